@@ -1,0 +1,232 @@
+"""The feature bank: N rows of D features, in memory or on disk, read in chunks or by index."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bank_formats import check_float_dtype, open_npy, open_safetensors
+
+DEFAULT_CHUNK_BYTES = 64 * 2**20
+_TORCH_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # by name: no import
+
+
+class FeatureBank:
+    """Rows of a [N, D] matrix of floating-point features, wherever they are kept.
+
+    A bank over a file reads what it is asked for and holds no more than that: a file larger than the
+    memory can be streamed. Files are opened with `FeatureBank.open`.
+
+    Parameters
+    ----------
+    array : numpy.ndarray or torch.Tensor, [N, D]
+        float16, bfloat16, float32 or float64, at least one row and one column. A `numpy.memmap` is
+        welcome. The array is not copied.
+
+    Raises
+    ------
+    ValueError
+        Not two-dimensional, or without rows or columns.
+    TypeError
+        A dtype other than the four above.
+    """
+
+    def __init__(self, array: Any) -> None:
+        _check_array(array)
+        self._array = array
+        self._parquet: Any = None
+        self._map = _read_only_map(array)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, column: str | None = None) -> FeatureBank:
+        """Open a bank kept in a file; the rows stay on disk until they are asked for.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            ``.npy`` (memory-mapped, C or Fortran order), ``.safetensors`` (memory-mapped) or
+            ``.parquet`` (streamed; a column of lists of equal length).
+        column : str, optional
+            The Parquet column or the safetensors tensor. By default the only one that can be a bank,
+            or the one called "features".
+
+        Raises
+        ------
+        FileNotFoundError, IsADirectoryError
+            ``path`` is no file.
+        ValueError
+            The ending is not one of the three; the file is truncated, foreign or empty; the column is
+            missing, ambiguous, has null entries or rows of different lengths.
+        TypeError
+            The features are not float16, bfloat16, float32 or float64 in the machine's byte order.
+        """
+        file = Path(path)
+        if not file.exists():
+            raise FileNotFoundError(f"features: {str(file)!r} does not exist")
+        if file.is_dir():
+            raise IsADirectoryError(f"features: wanted a file, {str(file)!r} is a folder")
+        ending = file.suffix.lower()
+        if ending == ".npy":
+            if column is not None:
+                raise ValueError(
+                    f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}"
+                )
+            return cls(open_npy(file))
+        if ending == ".safetensors":
+            return cls(open_safetensors(file, column))
+        if ending == ".parquet":
+            from .bank_parquet import ParquetRows  # pyarrow is needed for this kind of file only
+
+            bank = cls.__new__(cls)
+            bank._array, bank._map = None, None
+            bank._parquet = ParquetRows(file, column)
+            return bank
+        raise ValueError(f"features: wanted a .npy, .safetensors or .parquet file, got {str(file)!r}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        num_samples, dim = (self._array if self._parquet is None else self._parquet).shape
+        return int(num_samples), int(dim)
+
+    @property
+    def dtype(self) -> Any:
+        """The stored dtype: a numpy dtype (bfloat16 is `ml_dtypes.bfloat16`), or torch's for a tensor."""
+        return (self._array if self._parquet is None else self._parquet).dtype
+
+    @property
+    def array(self) -> Any:
+        """The array, memory map or tensor behind the bank.
+
+        None where `rows` and `chunks` are the only way in: rows that must be decoded, or values that a
+        file holds at unaligned addresses.
+        """
+        aligned = not isinstance(self._array, np.ndarray) or self._array.flags.aligned
+        return self._array if aligned else None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        kind = "parquet" if self._parquet is not None else type(self._array).__name__
+        return f"FeatureBank({kind}, shape={self.shape}, dtype={self.dtype})"
+
+    def rows(self, indices: Any) -> Any:
+        """Gather rows, in the order given.
+
+        Parameters
+        ----------
+        indices : array of int, [k]
+            Row numbers from 0 to N - 1; repeats are fine.
+
+        Returns
+        -------
+        array, [k, D]
+            Contiguous, in the stored dtype; a tensor on the same device for a bank over a tensor.
+
+        Raises
+        ------
+        TypeError
+            ``indices`` are not integers.
+        ValueError
+            ``indices`` is not one-dimensional.
+        IndexError
+            A row number is negative or beyond the last row.
+        """
+        wanted = self._check_indices(indices)
+        if self._parquet is not None:
+            return self._parquet.rows(wanted)
+        if not isinstance(self._array, np.ndarray):
+            return self._array[wanted]
+        rows = np.require(np.asarray(self._array)[wanted], requirements=["C", "A"])
+        self._give_back(None)
+        return rows
+
+    def chunks(self, max_bytes: int = DEFAULT_CHUNK_BYTES) -> Iterator[tuple[int, Any]]:
+        """Walk over all rows once, a chunk at a time.
+
+        Parameters
+        ----------
+        max_bytes : int
+            Upper limit for one chunk; a chunk has at least one row.
+
+        Yields
+        ------
+        start : int
+            Row number of the chunk's first row.
+        rows : array, [b, D]
+            Contiguous, in the stored dtype; a view where the bank's memory allows it (then read-only if
+            the bank is). Pages of a read-only memory map are given back to the system when the next
+            chunk is asked for, so that a file larger than the memory streams through.
+        """
+        if max_bytes <= 0:
+            raise ValueError(f"max_bytes: wanted a positive number, got {max_bytes}")
+        num_samples, dim = self.shape
+        step = max(1, int(max_bytes) // (dim * self.dtype.itemsize))
+        if self._parquet is not None:
+            yield from self._parquet.chunks(step)
+            return
+        if not isinstance(self._array, np.ndarray):
+            for start in range(0, num_samples, step):
+                yield start, self._array[start : start + step].contiguous()
+            return
+        array = np.asarray(self._array)  # plain views: np.memmap pays for its extras at every slice
+        for start in range(0, num_samples, step):
+            piece = array[start : start + step]  # [b, D]
+            yield start, np.require(piece, requirements=["C", "A"])
+            self._give_back(piece)
+
+    def _check_indices(self, indices: Any) -> np.ndarray:
+        if hasattr(indices, "detach"):
+            indices = indices.detach().cpu().numpy()
+        wanted = np.asarray(indices)
+        if wanted.ndim != 1:
+            raise ValueError(f"indices: wanted one dimension, got shape {wanted.shape}")
+        if wanted.size and wanted.dtype.kind not in "iu":
+            raise TypeError(f"indices: wanted integers, got {wanted.dtype}")
+        if wanted.size and (int(wanted.min()) < 0 or int(wanted.max()) >= len(self)):
+            raise IndexError(
+                f"indices: wanted rows 0 to {len(self) - 1}, got {int(wanted.min())} to {int(wanted.max())}"
+            )
+        return wanted.astype(np.int64)  # always a copy: torch warns about read-only arrays
+
+    def _give_back(self, piece: np.ndarray | None) -> None:
+        """Drop the pages of ``piece``, or all, from the resident set; a later touch maps them again."""
+        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        if piece is None or not piece.flags.c_contiguous:  # its rows lie all over the map
+            self._map.madvise(mmap.MADV_DONTNEED)
+            return
+        map_address = np.frombuffer(self._map, dtype=np.uint8).__array_interface__["data"][0]
+        start = piece.__array_interface__["data"][0] - map_address
+        stop = start + piece.nbytes
+        start -= start % mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+def _check_array(array: Any) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"array: wanted a numpy array or a torch tensor, got {type(array).__name__}")
+    if len(array.shape) != 2 or 0 in tuple(array.shape):
+        raise ValueError(f"array: wanted [N, D] with N, D >= 1, got shape {tuple(array.shape)}")
+    if isinstance(array, np.ndarray):
+        check_float_dtype(array.dtype, "array")
+    elif str(array.dtype) not in _TORCH_FLOATS:
+        raise TypeError(f"array: wanted float16, bfloat16, float32 or float64, got {array.dtype}")
+
+
+def _read_only_map(array: Any) -> Any:
+    """The mmap under an array that is, or is a view of, a read-only `numpy.memmap`; None for others.
+
+    Only read-only maps qualify: a copy-on-write map would lose its changes with its pages.
+    """
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and array._mmap is not None:  # type: ignore[attr-defined]
+            return array._mmap if array.mode == "r" else None  # type: ignore[attr-defined]
+        array = array.base
+    return None
