@@ -31,21 +31,31 @@ def check_float_dtype(dtype: np.dtype[Any], what: str) -> None:
     if dtype in FLOAT_DTYPES:
         return
     if dtype.kind == "f" and not dtype.isnative:
-        raise TypeError(
-            f"{what}: the byte order of {dtype} is not this machine's; store it with .astype({dtype.newbyteorder('=').name!r})"
-        )
+        native = dtype.newbyteorder("=").name
+        raise TypeError(f"{what}: {dtype} is not in this machine's byte order; store it .astype({native!r})")
     hint = " (.npy cannot hold bfloat16: use .safetensors)" if dtype == np.dtype("V2") else ""
     raise TypeError(f"{what}: wanted float16, bfloat16, float32 or float64, got {dtype}{hint}")
 
 
 def open_npy(path: Path) -> np.memmap[Any, Any]:
-    """Map a two-dimensional ``.npy`` file, read-only, after checking its header and its length."""
+    """Map a two-dimensional ``.npy`` file of floats, read-only."""
     what = f"features: {str(path)!r}"
+    return map_npy(path, what, floats=True)
+
+
+def map_npy(path: Path, what: str, floats: bool = False) -> np.memmap[Any, Any]:
+    """Map a ``.npy`` file, read-only, after checking its header and its length.
+
+    With ``floats`` it must be a bank: two dimensions of one of the four float types.
+    """
     with path.open("rb") as file:
         shape, fortran, dtype = _read_npy_header(file, what)
         offset = file.tell()
-    _check_shape(shape, what)
-    check_float_dtype(dtype, what)
+    if floats:
+        _check_shape(shape, what)
+        check_float_dtype(dtype, what)
+    elif math.prod(shape) < 1:
+        raise ValueError(f"{what} is empty: shape {shape}")
     _check_length(path, offset + math.prod(shape) * dtype.itemsize, what)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
 

@@ -102,7 +102,8 @@ class ParquetRows:
                 )
         values = lists.flatten()
         _refuse_nulls(values, f"{self._what}: row {{}} has a null value", start, dim)
-        return values.to_numpy(zero_copy_only=False).reshape(len(lists), dim)
+        matrix: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(len(lists), dim)
+        return matrix
 
     def _list_size(self, kind: Any) -> int:
         if pa.types.is_fixed_size_list(kind):
@@ -120,7 +121,8 @@ def _refuse_nulls(values: Any, message: str, start: int, per_row: int) -> None:
 
 
 def _is_list(kind: Any) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _choose_column(schema: Any, column: str | None, what: str) -> str:
@@ -145,4 +147,5 @@ def _float_dtype(kind: Any, what: str) -> np.dtype[Any]:
     value = kind.value_type
     if not pa.types.is_floating(value):
         raise TypeError(f"{what}: wanted lists of float16, float32 or float64, got {kind}")
-    return np.dtype(value.to_pandas_dtype())
+    dtype: np.dtype[Any] = np.dtype(value.to_pandas_dtype())
+    return dtype

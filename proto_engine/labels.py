@@ -1,0 +1,158 @@
+"""Reading given labels from ``.npy``, ``.csv`` and ``.parquet`` files: class numbers, or class names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from .bank_formats import listed, map_npy
+
+_DEFAULT_COLUMNS = ("label", "labels", "given_label")
+
+
+def read_labels(
+    path: str | os.PathLike[str], column: str | None = None
+) -> tuple[np.ndarray, list[str] | None]:
+    """Read one label per sample.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        ``.npy`` (integers or unicode strings), ``.csv`` (with a header line) or ``.parquet``.
+    column : str, optional
+        The column of a table. By default its only column, or the one called "label", "labels" or
+        "given_label".
+
+    Returns
+    -------
+    codes : numpy.ndarray of int64, [N]
+        Integer labels as they are; names by their place among the sorted names.
+    class_names : list of str or None
+        The sorted names, or None for integer labels.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        ``path`` is no file.
+    ValueError
+        The ending is none of the three; the file is truncated, foreign or empty; the column is missing
+        or ambiguous; a value is missing, negative or a fraction.
+    TypeError
+        The values are neither integers nor strings.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"labels: {str(file)!r} does not exist")
+    if file.is_dir():
+        raise IsADirectoryError(f"labels: wanted a file, {str(file)!r} is a folder")
+    what = f"labels: {str(file)!r}"
+    ending = file.suffix.lower()
+    if ending == ".npy":
+        if column is not None:
+            raise ValueError(f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}")
+        return _from_numpy(file, what)
+    if ending not in (".csv", ".parquet"):
+        raise ValueError(f"labels: wanted a .npy, .csv or .parquet file, got {str(file)!r}")
+    try:
+        name, values = (_from_csv if ending == ".csv" else _from_parquet)(file, column, what)
+    except pa.ArrowException as error:
+        raise ValueError(f"{what} is damaged or not a {ending} file: {error}") from None
+    return _encode(values, f"{what}, column {name!r}")
+
+
+def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:
+    values = map_npy(file, what)
+    if values.ndim != 1:
+        raise ValueError(f"{what}: wanted one dimension [N], got shape {values.shape}")
+    if values.dtype.kind == "U":
+        names, codes = np.unique(values, return_inverse=True)
+        if names[0] == "":
+            raise ValueError(f"{what}: row {int(np.flatnonzero(values == '')[0])} is missing")
+        return codes.astype(np.int64), names.tolist()
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"{what}: wanted integers or unicode strings, got {values.dtype}")
+    return _integers(np.asarray(values), what), None
+
+
+def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
+    if file.stat().st_size == 0:
+        raise ValueError(f"{what} is empty")
+    # A blank line is a missing label: skipping it would shift all labels after it by one sample.
+    parse = pyarrow.csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=True)
+    with pyarrow.csv.open_csv(file, parse_options=parse) as reader:
+        names = reader.schema.names
+    if all(name.strip().lstrip("-").isdigit() for name in names):
+        raise ValueError(f"{what}: wanted a header line with column names, got {listed(names)}")
+    name = _choose_column(names, column, what)
+    # Only an empty cell is missing; "NA", "null" and "None" are names like any other.
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=[name], column_types={name: pa.string()}, null_values=[""], strings_can_be_null=True
+    )
+    texts = pyarrow.csv.read_csv(file, parse_options=parse, convert_options=convert).column(0)
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return name, texts.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return name, texts
+
+
+def _from_parquet(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
+    table = pyarrow.parquet.ParquetFile(file)
+    name = _choose_column(table.schema_arrow.names, column, what)
+    return name, table.read(columns=[name]).column(0)
+
+
+def _choose_column(names: list[str], column: str | None, what: str) -> str:
+    if column is not None:
+        if column not in names:
+            raise ValueError(f"{what} has no column {column!r}, it has {listed(names)}")
+        return column
+    if len(names) == 1:
+        return names[0]
+    usual = [name for name in _DEFAULT_COLUMNS if name in names]
+    if len(usual) != 1:
+        raise ValueError(f"{what}: name the column of the labels, it has {listed(names)}")
+    return usual[0]
+
+
+def _encode(values: pa.ChunkedArray, what: str) -> tuple[np.ndarray, list[str] | None]:
+    if len(values) == 0:
+        raise ValueError(f"{what} is empty: 0 rows")
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null().to_numpy())[0])
+        raise ValueError(f"{what}: row {row} is missing ({values.null_count} missing in all)")
+    kind: Any = values.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return _integers(values.to_numpy(), what), None
+    if pa.types.is_boolean(kind):
+        values = values.cast(pa.string())
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TypeError(f"{what}: wanted integers or strings, got {kind}")
+    names = sorted(pc.unique(values).to_pylist())
+    codes = pc.index_in(values, value_set=pa.array(names, type=values.type))
+    return codes.to_numpy().astype(np.int64), names
+
+
+def _integers(values: np.ndarray, what: str) -> np.ndarray:
+    """Class numbers as int64: not negative, and without a fraction where they were stored as floats."""
+    if values.dtype.kind == "f":
+        wrong = np.flatnonzero(np.isnan(values))
+        if len(wrong):
+            raise ValueError(f"{what}: row {int(wrong[0])} is missing ({len(wrong)} missing in all)")
+        wrong = np.flatnonzero(values != np.floor(values))
+        if len(wrong):
+            raise ValueError(f"{what}: wanted whole numbers, row {int(wrong[0])} is {values[wrong[0]]}")
+    wrong = np.flatnonzero((values < 0) | (values >= 2**62))
+    if len(wrong):
+        raise ValueError(f"{what}: wanted class numbers from 0, row {int(wrong[0])} is {values[wrong[0]]}")
+    return values.astype(np.int64)
