@@ -72,7 +72,9 @@ def _read_npy_header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, 
             header = np.lib.format.read_array_header_2_0(file)
         else:  # version 3 is for field names beyond latin-1, and a bank has no fields
             raise ValueError(f"format version {version[0]}.{version[1]} holds structured arrays only")
-    except ValueError as error:
+    except (
+        Exception
+    ) as error:  # numpy hands the header to Python's tokenizer and parser, each with its errors
         raise ValueError(f"{what} has no readable .npy header: {error}") from None
     shape, fortran, dtype = header
     if dtype.hasobject:
@@ -95,7 +97,8 @@ def open_safetensors(path: Path, name: str | None) -> np.memmap[Any, Any]:
             tuple(header[name]["shape"]),
             header[name]["data_offsets"],
         )
-        valid = all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end))
+        numbers = (*shape, begin, end)
+        valid = isinstance(kind, str) and all(isinstance(size, int) and size >= 0 for size in numbers)
     except (KeyError, TypeError, ValueError):
         valid = False
     if not valid:
