@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_write, check_writable
+from .files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 _ROWS_PER_WRITE = 2**20
 OUTPUT_ENDINGS = (".parquet", ".csv")
@@ -90,9 +89,7 @@ class Corrections:
         ValueError
             Fewer class names than labels ask for.
         """
-        import pandas as pd
-
-        return pd.DataFrame(self._columns(0, len(self), self._names(class_names)))
+        return self._frame(0, len(self), self._names(class_names))
 
     def save(self, path: str | os.PathLike[str], class_names: Sequence[Any] | None = None) -> None:
         """Write the table of `to_frame` to a Parquet or CSV file, all of it or nothing.
@@ -111,23 +108,22 @@ class Corrections:
         OSError
             The file cannot be written.
         """
-        import pyarrow.csv
-        import pyarrow.parquet
-
         ending = check_ending(path, OUTPUT_ENDINGS, "path")
-        check_writable(path, "path")
-        batches = self._batches(self._names(class_names))
-        first = next(batches)
-        with atomic_write(path) as file:
-            if ending == ".csv":
-                style = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
-                writer = pyarrow.csv.CSVWriter(file, first.schema, write_options=style)
-            else:
-                writer = pyarrow.parquet.ParquetWriter(file, first.schema)
-            with writer:
-                writer.write_batch(first)
-                for batch in batches:
-                    writer.write_batch(batch)
+        names = self._names(class_names)
+        if ending == ".csv":
+            with atomic_write(path, "w") as file:
+                for position, frame in enumerate(self._frames(names)):
+                    frame.to_csv(file, index=False, header=position == 0, lineterminator="\n")
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        frames = (pa.Table.from_pandas(frame, preserve_index=False) for frame in self._frames(names))
+        first = next(frames)
+        with atomic_write(path) as file, pq.ParquetWriter(file, first.schema) as writer:
+            writer.write_table(first)
+            for table in frames:
+                writer.write_table(table)
 
     def summary(self, num_classes: int | None = None) -> CorrectionSummary:
         """Count what was changed.
@@ -179,24 +175,25 @@ class Corrections:
             )
         return names
 
-    def _columns(self, start: int, stop: int, names: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _frame(self, start: int, stop: int, names: np.ndarray | None) -> pd.DataFrame:
+        import pandas as pd
+
         given, labels = as_numpy(self.given[start:stop]), as_numpy(self.labels[start:stop])
-        return {
-            "index": np.arange(start, stop),
-            "given_label": given if names is None else names[given],
-            "suggested_label": labels if names is None else names[labels],
-            "score": as_numpy(self.score[start:stop]),
-            "margin": as_numpy(self.margin[start:stop]),
-            "changed": as_numpy(self.changed[start:stop]),
-        }
+        return pd.DataFrame(
+            {
+                "index": np.arange(start, stop),
+                "given_label": given if names is None else names[given],
+                "suggested_label": labels if names is None else names[labels],
+                "score": as_numpy(self.score[start:stop]),
+                "margin": as_numpy(self.margin[start:stop]),
+                "changed": as_numpy(self.changed[start:stop]),
+            }
+        )
 
-    def _batches(self, names: np.ndarray | None) -> Iterator[pa.RecordBatch]:
-        """Arrow batches of a bounded number of rows, at least one (an empty table has columns too)."""
-        import pyarrow as pa
-
+    def _frames(self, names: np.ndarray | None) -> Iterator[pd.DataFrame]:
+        """The table a bounded number of rows at a time: strings take far more room than labels."""
         for start in range(0, max(len(self), 1), _ROWS_PER_WRITE):
-            columns = self._columns(start, min(start + _ROWS_PER_WRITE, len(self)), names)
-            yield pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+            yield self._frame(start, min(start + _ROWS_PER_WRITE, len(self)), names)
 
 
 def as_numpy(values: Any) -> np.ndarray:
