@@ -1,0 +1,12 @@
+// Matrix products belong to a BLAS; its sgemm arrives as a function pointer at run time.
+#pragma once
+
+#include <cstdint>
+
+namespace proto_engine {
+
+// c[i, j] = sum_k a[i, k] b[j, k].   a: [rows, d] stride lda, b: [columns, d] stride ldb, c: stride ldc.
+void multiply_transposed(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb,
+                         int64_t d, float* c, int64_t ldc);
+
+}  // namespace proto_engine

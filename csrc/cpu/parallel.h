@@ -1,0 +1,79 @@
+// Work shared between threads: a counter hands out items, the calling thread waits and polls.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "proto_engine.h"
+
+namespace proto_engine {
+
+// Calls work(worker, item) for every item in [0, num_items), each on one of run.num_threads threads.
+// The calling thread only waits, so that run.poll (a look for Ctrl-C) is never behind a long tile.
+// An exception in a worker stops the others and is rethrown here.
+template <class Work>
+void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
+  const int num_workers = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(run.num_threads, num_items)));
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::condition_variable finished;
+  int running = 0;
+  std::exception_ptr failure;
+
+  std::vector<std::thread> threads;
+  const auto body = [&](int worker) {
+    try {
+      for (int64_t item; !stop.load(std::memory_order_relaxed) && (item = next.fetch_add(1)) < num_items;)
+        work(worker, item);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+      stop = true;
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    --running;
+    finished.notify_one();
+  };
+  try {
+    threads.reserve(num_workers);
+    for (int worker = 0; worker < num_workers; ++worker) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+        ++running;
+      }
+      try {
+        threads.emplace_back(body, worker);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        --running;
+        throw;
+      }
+    }
+  } catch (...) {  // no thread to be had: let those already running end, then say so
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+    throw;
+  }
+  bool interrupted = false;
+  {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {
+      lock.unlock();
+      if (!interrupted && run.poll && run.poll()) stop = interrupted = true;
+      lock.lock();
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+  if (interrupted) throw Interrupted{};
+}
+
+}  // namespace proto_engine

@@ -1,0 +1,127 @@
+// score: cosine of every row with the folded prototypes of each class, and the best two classes.
+//
+// sigma_c(x) = x_hat . f_c, f_c the mean of the unit prototypes of class c: C products a row instead
+// of C p. Shapes: x [m, d] stored, folded [C, d] float64, sigma [m, C] float32.
+// One pass over x: a worker takes a block of rows, makes unit rows of them in its own cache-sized
+// buffer, multiplies (sgemm, [rows, d] x [d, C]) and reduces. Bytes: m d once. Flops: 2 m d C.
+#include <cmath>
+#include <limits>
+
+#include "blas.h"
+#include "parallel.h"
+#include "pinned.h"
+
+namespace proto_engine {
+namespace {
+constexpr int64_t kBlock = 128;
+
+bool usable(double square) { return square > 0.0 && std::isfinite(square); }
+
+// A worker's block: squares, unit rows and their float32 scores.
+struct ScoreBlock {
+  double squares[kBlock];
+  std::vector<float> unit, s;
+
+  void compute(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded, int64_t num_classes) {
+    const int64_t d = x.dim;
+    unit.resize(kBlock * d), s.resize(kBlock * num_classes);
+    for (int64_t r = 0; r < size; r += 4) {
+      const void* rows[4];
+      for (int64_t t = 0; t < 4; ++t) rows[t] = row_of(x, begin + std::min(r + t, size - 1));
+      double q[4];
+      vector_loops().dot4(x.dtype, rows, rows, d, q);
+      for (int64_t t = 0; t < 4 && r + t < size; ++t) {
+        squares[r + t] = q[t];
+        float* out = unit.data() + (r + t) * d;
+        if (usable(q[t]))
+          vector_loops().scale(x.dtype, rows[t], d, 1.0 / std::sqrt(q[t]), out);
+        else
+          std::fill(out, out + d, std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+    multiply_transposed(unit.data(), size, d, folded.data(), num_classes, d, d, s.data(), num_classes);
+  }
+};
+
+std::vector<float> to_float32(const double* values, int64_t n) { return std::vector<float>(values, values + n); }
+
+}  // namespace
+
+void score(const Rows& x, const double* folded, int64_t num_classes, float* sigma, const Execution& run) {
+  const std::vector<float> folded32 = to_float32(folded, num_classes * x.dim);
+  std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
+  parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
+    const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
+    ScoreBlock& own = blocks[worker];
+    own.compute(x, begin, size, folded32, num_classes);
+    std::copy(own.s.begin(), own.s.begin() + size * num_classes, sigma + begin * num_classes);
+  });
+}
+
+namespace {
+
+// The pinned score of the classes of a row that could be first or second; the best two are kept.
+// Equal scores: the lower class index is first, so classes must arrive in ascending order.
+struct BestTwo {
+  int64_t label = -1;
+  double best = -std::numeric_limits<double>::infinity(), second = -std::numeric_limits<double>::infinity();
+  void add(int64_t c, double value) {
+    if (label < 0 || value > best) {
+      if (label >= 0) second = best;
+      best = value, label = c;
+    } else if (value > second) {
+      second = value;
+    }
+  }
+};
+
+}  // namespace
+
+void score_top2(const Rows& x, const double* folded, int64_t num_classes, double bound, int64_t* label, double* best,
+                double* second, const Execution& run) {
+  const int64_t d = x.dim;
+  const std::vector<float> folded32 = to_float32(folded, num_classes * d);
+  std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
+  parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
+    const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
+    ScoreBlock& own = blocks[worker];
+    own.compute(x, begin, size, folded32, num_classes);
+    BestTwo result[kBlock];
+    // Pending pinned dots, four at a time; pairs of a row arrive in ascending class order.
+    const void* a[4];
+    const double* f[4];
+    int64_t where[4], of_class[4];
+    int pending = 0;
+    const auto flush = [&] {
+      if (pending == 0) return;
+      for (int t = pending; t < 4; ++t) a[t] = a[0], f[t] = f[0];
+      double dot[4];
+      vector_loops().dot4_double(x.dtype, a, f, d, dot);
+      for (int t = 0; t < pending; ++t) result[where[t]].add(of_class[t], dot[t] / std::sqrt(own.squares[where[t]]));
+      pending = 0;
+    };
+    for (int64_t r = 0; r < size; ++r) {
+      if (!usable(own.squares[r])) continue;
+      const float* s = own.s.data() + r * num_classes;
+      const Top2 top = vector_loops().top2(s, num_classes);
+      // Whoever is first or second in float64 lies within two bounds of the float32 second.
+      const double reach = static_cast<double>(top.second) - 2.0 * bound;
+      for (int64_t c = 0; c < num_classes; ++c) {
+        if (static_cast<double>(s[c]) < reach) continue;
+        a[pending] = row_of(x, begin + r), f[pending] = folded + c * d;
+        where[pending] = r, of_class[pending] = c;
+        if (++pending == 4) flush();
+      }
+    }
+    flush();
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    for (int64_t r = 0; r < size; ++r) {
+      const bool good = usable(own.squares[r]);
+      label[begin + r] = good ? result[r].label : -1;
+      best[begin + r] = good ? result[r].best : nan;
+      second[begin + r] = good ? result[r].second : nan;
+    }
+  });
+}
+
+}  // namespace proto_engine

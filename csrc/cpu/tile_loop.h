@@ -1,0 +1,54 @@
+// The one tile loop of the CPU engine.
+//
+// S = X X^T is symmetric, so only tiles on and above the diagonal are visited, and no tile outlives
+// its visit: a worker multiplies two groups of rows into a tile of its own (single-threaded sgemm),
+// hands the tile to an epilogue, and goes on. What the pass computes is the epilogue's affair:
+//
+//   struct Epilogue {
+//     void row(int worker, int64_t i, int64_t j0, const float* s, int64_t n);   // s[c] = s32(i, j0 + c)
+//   };
+//
+// Every pair i < j is shown exactly once, as part of row i; the epilogue adds it to row i and to
+// column j. Bytes: tile^2 floats a worker. Flops: m (m + tile) d, half of the full product.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "blas.h"
+#include "parallel.h"
+
+namespace proto_engine {
+
+// The tiles (a, b), a <= b, of a square of `side` tiles, numbered row by row.
+struct TriangleOrder {
+  int64_t side;
+  int64_t size() const { return side * (side + 1) / 2; }
+  void at(int64_t item, int64_t* a, int64_t* b) const {
+    int64_t row = 0, length = side;
+    while (item >= length) item -= length--, ++row;
+    *a = row, *b = row + item;
+  }
+};
+
+template <class Epilogue>
+void for_each_tile(const float* unit, int64_t m, int64_t d, int64_t tile, const Execution& run, Epilogue* epilogue) {
+  const TriangleOrder order{(m + tile - 1) / tile};
+  std::vector<std::vector<float>> buffers(std::max(1, run.num_threads));
+  parallel_for(order.size(), run, [&](int worker, int64_t item) {
+    std::vector<float>& s = buffers[worker];
+    if (s.empty()) s.resize(std::min(tile, m) * std::min(tile, m));
+    int64_t a, b;
+    order.at(item, &a, &b);
+    const int64_t i0 = a * tile, j0 = b * tile;
+    const int64_t rows = std::min(tile, m - i0), columns = std::min(tile, m - j0);
+    multiply_transposed(unit + i0 * d, rows, d, unit + j0 * d, columns, d, d, s.data(), columns);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t skip = a == b ? r + 1 : 0;  // on the diagonal: strictly above it
+      epilogue->row(worker, i0 + r, j0 + skip, s.data() + r * columns + skip, columns - skip);
+    }
+  });
+}
+
+}  // namespace proto_engine

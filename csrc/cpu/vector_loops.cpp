@@ -1,0 +1,227 @@
+// This file is compiled three times: for x86-64 with AVX-512, with AVX2, and for any processor.
+// PROTO_ENGINE_ISA names the variant. Vectors are the compiler's own (GCC and Clang), 8 doubles or
+// 16 floats wide whatever the hardware has: narrower machines get two or four instructions each.
+#include "vector_loops.h"
+
+#include <cmath>
+#include <limits>
+
+#include "element.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#define PROTO_ENGINE_JOIN2(a, b) a##b
+#define PROTO_ENGINE_JOIN(a, b) PROTO_ENGINE_JOIN2(a, b)
+#define PROTO_ENGINE_TEXT2(a) #a
+#define PROTO_ENGINE_TEXT(a) PROTO_ENGINE_TEXT2(a)
+
+namespace proto_engine {
+namespace {
+
+constexpr int kLanes = 8;  // part of the definition of S: never change it
+typedef double Doubles __attribute__((vector_size(64)));
+typedef float Floats8 __attribute__((vector_size(32)));
+
+template <class T>
+inline Doubles load_doubles(const T* p) {
+  Doubles value;
+  for (int l = 0; l < kLanes; ++l) value[l] = to_double(p[l]);
+  return value;
+}
+template <>
+inline Doubles load_doubles(const double* p) {
+  Doubles value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+template <>
+inline Doubles load_doubles(const float* p) {
+  Floats8 value;
+  std::memcpy(&value, p, sizeof value);
+  return __builtin_convertvector(value, Doubles);
+}
+#if defined(__F16C__)
+template <>
+inline Doubles load_doubles(const Half* p) {
+  const __m256 value = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return __builtin_convertvector(reinterpret_cast<const Floats8&>(value), Doubles);
+}
+#endif
+
+// A last group shorter than eight is filled up with zeros: x + 0 changes nothing.
+template <class T>
+inline Doubles load_tail(const T* p, int64_t n) {
+  Doubles value = {};
+  for (int64_t l = 0; l < n; ++l) value[l] = to_double(p[l]);
+  return value;
+}
+
+inline double fold(const Doubles& a) { return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])); }
+
+template <class A, class B>
+void dot4_of(const A* const a[4], const B* const b[4], int64_t d, double out[4]) {
+  Doubles s0 = {}, s1 = {}, s2 = {}, s3 = {};
+  const int64_t whole = d - d % kLanes;
+  for (int64_t k = 0; k < whole; k += kLanes) {
+    s0 += load_doubles(a[0] + k) * load_doubles(b[0] + k);
+    s1 += load_doubles(a[1] + k) * load_doubles(b[1] + k);
+    s2 += load_doubles(a[2] + k) * load_doubles(b[2] + k);
+    s3 += load_doubles(a[3] + k) * load_doubles(b[3] + k);
+  }
+  if (whole < d) {
+    s0 += load_tail(a[0] + whole, d - whole) * load_tail(b[0] + whole, d - whole);
+    s1 += load_tail(a[1] + whole, d - whole) * load_tail(b[1] + whole, d - whole);
+    s2 += load_tail(a[2] + whole, d - whole) * load_tail(b[2] + whole, d - whole);
+    s3 += load_tail(a[3] + whole, d - whole) * load_tail(b[3] + whole, d - whole);
+  }
+  out[0] = fold(s0), out[1] = fold(s1), out[2] = fold(s2), out[3] = fold(s3);
+}
+
+template <class A>
+void dot4_same(const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
+  const A* const typed_a[4] = {static_cast<const A*>(a[0]), static_cast<const A*>(a[1]), static_cast<const A*>(a[2]),
+                               static_cast<const A*>(a[3])};
+  const A* const typed_b[4] = {static_cast<const A*>(b[0]), static_cast<const A*>(b[1]), static_cast<const A*>(b[2]),
+                               static_cast<const A*>(b[3])};
+  dot4_of<A, A>(typed_a, typed_b, d, out);
+}
+
+template <class A>
+void dot4_mixed(const void* const a[4], const double* const b[4], int64_t d, double out[4]) {
+  const A* const typed_a[4] = {static_cast<const A*>(a[0]), static_cast<const A*>(a[1]), static_cast<const A*>(a[2]),
+                               static_cast<const A*>(a[3])};
+  dot4_of<A, double>(typed_a, b, d, out);
+}
+
+void dot4(DType dtype, const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return dot4_same<Half>(a, b, d, out);
+    case DType::kBFloat16:
+      return dot4_same<BFloat>(a, b, d, out);
+    case DType::kFloat32:
+      return dot4_same<float>(a, b, d, out);
+    case DType::kFloat64:
+      return dot4_same<double>(a, b, d, out);
+  }
+}
+
+void dot4_double(DType dtype, const void* const a[4], const double* const b[4], int64_t d, double out[4]) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return dot4_mixed<Half>(a, b, d, out);
+    case DType::kBFloat16:
+      return dot4_mixed<BFloat>(a, b, d, out);
+    case DType::kFloat32:
+      return dot4_mixed<float>(a, b, d, out);
+    case DType::kFloat64:
+      return dot4_mixed<double>(a, b, d, out);
+  }
+}
+
+template <class T>
+void scale_of(const T* x, int64_t d, double inverse_norm, float* unit) {
+  const int64_t whole = d - d % kLanes;
+  for (int64_t k = 0; k < whole; k += kLanes) {
+    const Floats8 value = __builtin_convertvector(load_doubles(x + k) * inverse_norm, Floats8);
+    std::memcpy(unit + k, &value, sizeof value);
+  }
+  for (int64_t k = whole; k < d; ++k) unit[k] = static_cast<float>(to_double(x[k]) * inverse_norm);
+}
+
+void scale(DType dtype, const void* x, int64_t d, double inverse_norm, float* unit) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return scale_of(static_cast<const Half*>(x), d, inverse_norm, unit);
+    case DType::kBFloat16:
+      return scale_of(static_cast<const BFloat*>(x), d, inverse_norm, unit);
+    case DType::kFloat32:
+      return scale_of(static_cast<const float*>(x), d, inverse_norm, unit);
+    case DType::kFloat64:
+      return scale_of(static_cast<const double*>(x), d, inverse_norm, unit);
+  }
+}
+
+int64_t scan_bracket(const float* s, int64_t n, float lo, float hi, int32_t* column_above, int32_t* inside,
+                     int64_t* num_inside) {
+  int64_t total = 0, found = 0, c = 0;
+#if defined(__AVX512F__)
+  const __m512 low = _mm512_set1_ps(lo), high = _mm512_set1_ps(hi);
+  const __m512i one = _mm512_set1_epi32(1),
+                ramp = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (; c + 16 <= n; c += 16) {
+    const __m512 value = _mm512_loadu_ps(s + c);
+    const __mmask16 above = _mm512_cmp_ps_mask(value, high, _CMP_GT_OQ);
+    const __mmask16 reach = _mm512_cmp_ps_mask(value, low, _CMP_GE_OQ);
+    total += __builtin_popcount(above);
+    const __m512i counts = _mm512_loadu_si512(column_above + c);
+    _mm512_storeu_si512(column_above + c, _mm512_mask_add_epi32(counts, above, counts, one));
+    const __mmask16 in = reach & static_cast<__mmask16>(~above);
+    if (in) {
+      const __m512i where = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int32_t>(c)), ramp);
+      _mm512_storeu_si512(inside + found, _mm512_maskz_compress_epi32(in, where));
+      found += __builtin_popcount(in);
+    }
+  }
+#else
+  // Chunks of 64: the two counts vectorize; only a chunk that holds an inside value is looked through.
+  for (; c + 64 <= n; c += 64) {
+    int32_t above = 0, reach = 0;
+    for (int l = 0; l < 64; ++l) {
+      const int32_t is_above = s[c + l] > hi;
+      column_above[c + l] += is_above;
+      above += is_above;
+      reach += s[c + l] >= lo;
+    }
+    total += above;
+    if (reach != above)
+      for (int l = 0; l < 64; ++l)
+        if (s[c + l] >= lo && !(s[c + l] > hi)) inside[found++] = static_cast<int32_t>(c + l);
+  }
+#endif
+  for (; c < n; ++c) {
+    const bool is_above = s[c] > hi;
+    column_above[c] += is_above;
+    total += is_above;
+    if (s[c] >= lo && !is_above) inside[found++] = static_cast<int32_t>(c);
+  }
+  *num_inside = found;
+  return total;
+}
+
+Top2 top2(const float* s, int64_t n) {
+  constexpr int kWidth = 16;
+  const float lowest = -std::numeric_limits<float>::infinity();
+  float first[kWidth], second[kWidth];
+  for (int l = 0; l < kWidth; ++l) first[l] = second[l] = lowest;
+  int64_t c = 0;
+  for (; c + kWidth <= n; c += kWidth) {
+    for (int l = 0; l < kWidth; ++l) {
+      const float value = s[c + l], loser = value > first[l] ? first[l] : value;
+      first[l] = value > first[l] ? value : first[l];
+      second[l] = loser > second[l] ? loser : second[l];
+    }
+  }
+  Top2 best{lowest, lowest};
+  const auto add = [&best](float value) {
+    if (value > best.first) {
+      best.second = best.first;
+      best.first = value;
+    } else if (value > best.second) {
+      best.second = value;
+    }
+  };
+  for (int l = 0; l < kWidth; ++l) add(first[l]), add(second[l]);
+  for (; c < n; ++c) add(s[c]);
+  return best;
+}
+
+}  // namespace
+
+extern const VectorLoops PROTO_ENGINE_JOIN(kVectorLoops_, PROTO_ENGINE_ISA);
+const VectorLoops PROTO_ENGINE_JOIN(kVectorLoops_, PROTO_ENGINE_ISA) = {
+    PROTO_ENGINE_TEXT(PROTO_ENGINE_ISA), dot4, dot4_double, scale, scan_bracket, top2};
+
+}  // namespace proto_engine

@@ -1,0 +1,48 @@
+"""proto_engine: correct noisy image labels with density-peak prototypes of deep features.
+
+The method is that of Han, Luo, Wang, *Deep Self-Learning From Noisy Labels* (ICCV 2019).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .backends import backends
+from .bank import FeatureBank
+from .corrections import Corrections
+from .errors import BackendUnavailable
+from .files import atomic_write
+from .ops import similarity
+from .prototypes import Prototypes
+from .scoring import correct_labels, score_samples
+from .selection import DensityPeaks, density_peaks, select_prototypes
+from .versions import __version__, show_versions
+
+if TYPE_CHECKING:
+    from .corrector import PrototypeCorrector
+
+__all__ = [
+    "BackendUnavailable",
+    "Corrections",
+    "DensityPeaks",
+    "FeatureBank",
+    "PrototypeCorrector",
+    "Prototypes",
+    "__version__",
+    "atomic_write",
+    "backends",
+    "correct_labels",
+    "density_peaks",
+    "score_samples",
+    "select_prototypes",
+    "show_versions",
+    "similarity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PrototypeCorrector":  # brings scikit-learn, which takes a second to import
+        from .corrector import PrototypeCorrector
+
+        return PrototypeCorrector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,140 @@
+"""What callers pass in, and giving results back in the same kind of array.
+
+numpy in, numpy out; torch in, torch out on the same device; anything with ``__dlpack__`` on the CPU is
+read without a copy and answered with numpy. torch is never imported here: a tensor brings it along.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from .bank import FeatureBank
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT_DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64))
+_KDLCPU = 1  # DLPack's number for host memory
+
+
+def is_tensor(x: Any) -> bool:
+    """True for a torch.Tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """The kind of array that a caller works with: numpy (``device`` None) or torch on a device."""
+
+    device: Any = None
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device is None or self.device.type == "cpu"
+
+    def give(self, array: Any) -> Any:
+        """``array`` (numpy or tensor) in this kind."""
+        if self.device is None:
+            return to_numpy(array)
+        import torch
+
+        tensor = array if is_tensor(array) else torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self.device)
+
+
+def kind_of(x: Any) -> ArrayKind:
+    """The kind in which results computed from ``x`` are given back."""
+    source = x.array if isinstance(x, FeatureBank) else x
+    return ArrayKind(source.device) if is_tensor(source) else ArrayKind()
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A tensor (any device, bfloat16 included) or array-like as numpy; no copy where there need be none."""
+    if not is_tensor(x):
+        return np.asarray(x)
+    import torch
+
+    x = x.detach().cpu()
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view(BFLOAT16)
+    return x.numpy()
+
+
+def as_matrix(x: Any, name: str) -> Any:
+    """Check a matrix of features and return it as a numpy array or a torch tensor, without a copy.
+
+    Parameters
+    ----------
+    x : array, [N, D]
+        numpy, torch, an object with ``__dlpack__`` on the CPU, or nested lists of floats.
+    name : str
+        The argument's name, for the message.
+
+    Raises
+    ------
+    TypeError
+        Not an array, or its elements are not float16, bfloat16, float32 or float64.
+    ValueError
+        Not two-dimensional, without rows or columns, or on a device that cannot be read here.
+    """
+    if not is_tensor(x):
+        x = _as_numpy(x, name)
+        if x.dtype not in FLOAT_DTYPES or not x.dtype.isnative:
+            raise TypeError(f"{name}: wanted float16, bfloat16, float32 or float64, got {x.dtype}")
+    elif str(x.dtype) not in {f"torch.{dtype.name}" for dtype in FLOAT_DTYPES}:
+        raise TypeError(f"{name}: wanted float16, bfloat16, float32 or float64, got {x.dtype}")
+    if len(x.shape) != 2 or 0 in tuple(x.shape):
+        raise ValueError(f"{name}: wanted [N, D] with N, D >= 1, got shape {tuple(x.shape)}")
+    return x
+
+
+def as_bank(x: Any, name: str = "features") -> FeatureBank:
+    """`FeatureBank` around whatever the caller passed; errors as in `as_matrix`."""
+    return x if isinstance(x, FeatureBank) else FeatureBank(as_matrix(x, name))
+
+
+def as_labels(labels: Any, num_samples: int, num_classes: int | None, name: str = "labels") -> np.ndarray:
+    """Check integer labels and return them as int64 [N].
+
+    Raises
+    ------
+    TypeError
+        Not integers.
+    ValueError
+        Not one-dimensional, another length than ``num_samples``, negative, or not below ``num_classes``.
+    """
+    array = to_numpy(labels)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: wanted one dimension [N], got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: wanted integers, got {array.dtype}")
+    if len(array) != num_samples:
+        raise ValueError(f"{name}: wanted {num_samples} entries, one a row of features, got {len(array)}")
+    if array.min() < 0:
+        first = int(np.flatnonzero(array < 0)[0])
+        raise ValueError(f"{name}: wanted 0 or more, got {array[first]} at row {first}")
+    if num_classes is not None and array.max() >= num_classes:
+        first = int(np.flatnonzero(array >= num_classes)[0])
+        raise ValueError(f"{name}: wanted less than num_classes = {num_classes}, got {array[first]} at row {first}")
+    return array.astype(np.int64, copy=False)
+
+
+def _as_numpy(x: Any, name: str) -> np.ndarray:
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "__dlpack__"):
+        device = x.__dlpack_device__()
+        if int(device[0]) != _KDLCPU:
+            raise ValueError(f"{name}: wanted an array in host memory, got DLPack device {tuple(map(int, device))}")
+        return np.from_dlpack(x)
+    try:
+        array = np.asarray(x)
+    except (ValueError, TypeError) as error:  # ragged lists
+        raise ValueError(f"{name}: wanted a [N, D] array of floats, got {type(x).__name__} ({error})") from None
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"{name}: wanted a [N, D] array of floats, got {type(x).__name__}")
+    return array

@@ -1,0 +1,92 @@
+"""What a backend is: squares and unit rows, a class pool with its density and eta, and scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+
+def error_bound(dim: int) -> float:
+    """How far a float32 matrix product of unit rows can be from the pinned float64 similarity.
+
+    Parameters
+    ----------
+    dim : int
+        Number of products in a sum, D.
+
+    Returns
+    -------
+    float
+        ``n u / (1 - n u)`` with ``n = D + 8`` and ``u = 2**-24``.
+
+    Notes
+    -----
+    A sum of n products in any order of additions, contracted or not, is within ``n u / (1 - n u)`` times
+    the sum of absolute products (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
+    section 3.1), and that sum is at most 1 for unit rows (Cauchy-Schwarz). Rounding both rows to
+    float32 adds two u, the norms and the float64 side far less than the remaining six.
+    """
+    n = (dim + 8) * 2.0**-24
+    return n / (1.0 - n)
+
+
+def cutoff_rank(quantile: float, m: int) -> int:
+    """Index of the cutoff among the m * m similarities in ascending order (NumPy's ``method="lower"``)."""
+    return int(np.floor(quantile * (m * m - 1)))
+
+
+class Pool(ABC):
+    """The rows of one class, made ready for their similarities."""
+
+    m: int  # number of rows
+    dim: int
+
+    @abstractmethod
+    def density(self, quantile: float) -> tuple[float, np.ndarray]:
+        """The cutoff S_c and rho [m] int64."""
+
+    @abstractmethod
+    def density_at(self, cutoff: float) -> np.ndarray:
+        """rho [m] int64 for a cutoff that is given."""
+
+    @abstractmethod
+    def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+        """Max (min where ``smallest``) of S over ``order[:limit[t]]`` for each of ``rows``.   [n] float64"""
+
+    @abstractmethod
+    def similarity(self) -> Any:
+        """The whole matrix S.   [m, m]"""
+
+
+class Backend(ABC):
+    """One way to compute. Rows come as the arrays that the backend `accepts`: numpy, or torch tensors."""
+
+    name: str
+    wants_tensors = False
+
+    @abstractmethod
+    def squared_norms(self, rows: Any) -> np.ndarray:
+        """The pinned sum of squares of each row.   [n] float64"""
+
+    @abstractmethod
+    def normalize(self, rows: Any, squares: np.ndarray) -> Any:
+        """Unit rows, float32 (float64 from the reference).   [n, D]"""
+
+    @abstractmethod
+    def pool(self, rows: Any, squares: np.ndarray) -> Pool:
+        """Make the rows of a class ready; all usable (squares positive and finite)."""
+
+    @abstractmethod
+    def score(self, rows: Any, folded: np.ndarray) -> Any:
+        """sigma_c = x_hat . folded_c; NaN for unusable rows.   [n, C]"""
+
+    @abstractmethod
+    def top2(self, rows: Any, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Best class (int64; -1 unusable), its score and the second best score (float64).   [n] each"""
+
+
+def usable(squares: np.ndarray) -> np.ndarray:
+    """Rows that have a direction: their sum of squares is positive and finite."""
+    return np.isfinite(squares) & (squares > 0)

@@ -1,0 +1,203 @@
+"""Exact cutoff and density without storing S: one fast pass, and float64 only where it decides.
+
+A backend supplies fast float32 similarities s32 with ``|s32 - S| <= bound`` (`error_bound`), and the
+pinned float64 S of single pairs. This module turns them into exact results:
+
+1. A sample of pairs brackets the cutoff in [lo, hi].
+2. One pass over the tiles counts, for each row, s32 above the bracket, and keeps the few pairs inside.
+3. Let t be the order statistic of the s32 at the cutoff's rank. Order statistics move by no more than
+   their entries, so S_c lies within one bound of t, and only pairs with ``|s32 - t| <= 2 bound`` can lie
+   on either side of S_c or be S_c. Those are looked up in float64; S_c is one of them.
+4. rho follows from integer counts. The diagonal is not visited: S_ii is 1.
+
+If the cutoff's rank falls outside the bracket, the bracket is widened. If more pairs than can be kept
+lie inside it (ties: duplicate rows, binary features), S_c is closed in on by histograms of S and a last
+pass counts against it: slower, but memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import Pool, cutoff_rank, error_bound
+
+SAMPLED_PAIRS_PER_ROW = 32
+SAMPLE_SIGMAS = 4.0  # a miss once in 15,000 calls; each costs one more pass
+KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
+MIN_CAPACITY = 2**20
+HISTOGRAM_BINS = 4096
+_SAMPLE_BATCH = 2**18
+
+
+@dataclass
+class Inside:
+    """Outcome of a pass against a bracket: counts above it, and the pairs inside it."""
+
+    above: np.ndarray  # [m] int64
+    num_inside: int
+    row: np.ndarray  # [n] int32, row < column; empty when num_inside exceeded the capacity
+    column: np.ndarray  # [n] int32
+    s32: np.ndarray  # [n] float32
+
+
+class ExactPool(Pool):
+    """A pool whose backend supplies the four passes below."""
+
+    @abstractmethod
+    def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Pinned S of pairs of rows.   [n] float64"""
+
+    @abstractmethod
+    def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
+        """Count s32 > hi for each row; keep pairs with lo <= s32 <= hi (lo, hi are float32 values)."""
+
+    @abstractmethod
+    def histogram(self, lo: float, hi: float, bins: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs with S < lo; and count, least and greatest S of ``bins`` equal bins of [lo, hi]."""
+
+    @abstractmethod
+    def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+        """#{j != i : S_ij > cutoff} and #{j != i : S_ij < cutoff}.   [m] int64 each"""
+
+    @property
+    def bound(self) -> float:
+        return error_bound(self.dim)
+
+    def density(self, quantile: float) -> tuple[float, np.ndarray]:
+        return cutoff_and_density(self, quantile)
+
+    def density_at(self, cutoff: float) -> np.ndarray:
+        above, below = self.count_threshold(cutoff)
+        return above - below + int(np.sign(1.0 - cutoff))  # the last term is the diagonal
+
+
+def cutoff_and_density(
+    pool: ExactPool,
+    quantile: float,
+    *,
+    bracket: tuple[float, float] | None = None,
+    capacity: int | None = None,
+) -> tuple[float, np.ndarray]:
+    """The cutoff and rho of a pool; ``bracket`` and ``capacity`` replace the chosen ones (for tests)."""
+    rank = cutoff_rank(quantile, pool.m)
+    lo, hi, room = bracket_of(pool, rank)
+    lo, hi = (lo, hi) if bracket is None else _float32_outwards(*bracket)
+    room = room if capacity is None else capacity
+    while True:
+        inside = pool.count_bracket(lo, hi, room)
+        first = _entries_below(pool, inside, lo)  # entries of S whose s32 is below the bracket
+        last = first + 2 * inside.num_inside + (pool.m if lo <= 1.0 <= hi else 0)
+        if rank < first:
+            lo, hi = -np.inf, hi
+        elif rank >= last:
+            lo, hi = lo, np.inf
+        elif inside.num_inside > room:
+            return _close_in(pool, rank, lo - pool.bound, hi + pool.bound)
+        else:
+            t = order_statistic(inside.s32, rank - first, pool.m if lo <= 1.0 <= hi else 0)
+            if lo <= t - 2 * pool.bound and t + 2 * pool.bound <= hi:
+                return _finish(pool, inside, rank - first, t, diagonal_inside=lo <= 1.0 <= hi, hi=hi)
+            lo, hi = _float32_outwards(min(lo, t - 3 * pool.bound), max(hi, t + 3 * pool.bound))
+
+
+def bracket_of(pool: ExactPool, rank: int) -> tuple[float, float, int]:
+    """A bracket [lo, hi] that holds the entry of the given rank very probably, and room for its pairs."""
+    m = pool.m
+    num_pairs = m * (m - 1) // 2
+    if num_pairs <= KEEP_ALL_PAIRS:
+        return -np.inf, np.inf, num_pairs
+    sample = np.sort(_sample(pool))
+    share = min(rank / (2 * num_pairs), 1.0)  # the diagonal's m entries are (nearly always) on top
+    spread = SAMPLE_SIGMAS * np.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
+    low, high = int(np.floor((share - spread) * len(sample))), int(np.ceil((share + spread) * len(sample)))
+    margin = 4 * pool.bound  # two for the pairs that float64 decides, two for s32 against the sample's S
+    lo = float(sample[low]) - margin if low >= 0 else -np.inf
+    hi = float(sample[high]) + margin if high < len(sample) else np.inf
+    expected = 2 * spread * num_pairs
+    return *_float32_outwards(lo, hi), int(max(MIN_CAPACITY, 4 * expected))
+
+
+def order_statistic(values: np.ndarray, rank: int, ones: int) -> float:
+    """Entry of the given rank of a sorted list that holds each value twice and ``ones`` times 1.0."""
+    smaller = 2 * int(np.count_nonzero(values < 1.0))
+    if rank >= smaller and ones:
+        if rank < smaller + ones:
+            return 1.0
+        rank -= ones
+    return float(np.partition(values, rank // 2)[rank // 2])
+
+
+def _sample(pool: ExactPool) -> np.ndarray:
+    """S of random pairs, equally many for each row."""
+    rng = np.random.default_rng(0)
+    each = max(SAMPLED_PAIRS_PER_ROW, pool.m // 512)  # the bracket's pairs then stay near 55 m
+    sample = np.empty(pool.m * each, dtype=np.float32)
+    step = max(1, _SAMPLE_BATCH // each)
+    for start in range(0, pool.m, step):
+        rows = np.arange(start, min(start + step, pool.m))
+        first = np.repeat(rows, each)
+        second = (first + rng.integers(1, pool.m, len(first))) % pool.m
+        sample[start * each : start * each + len(first)] = pool.pair_similarity(first, second)
+    return sample
+
+
+def _entries_below(pool: ExactPool, inside: Inside, lo: float) -> int:
+    above = int(inside.above.sum()) // 2
+    below = pool.m * (pool.m - 1) // 2 - above - inside.num_inside
+    return 2 * below + (pool.m if lo > 1.0 else 0)
+
+
+def _finish(
+    pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool, hi: float
+) -> tuple[float, np.ndarray]:
+    """Step 3 and 4: look up the undecided pairs, take the order statistic among them, count."""
+    reach = 2 * pool.bound
+    s32 = inside.s32.astype(np.float64)
+    certainly_above = s32 > t + reach
+    undecided = np.flatnonzero(np.abs(s32 - t) <= reach)
+    num_below = len(s32) - int(np.count_nonzero(certainly_above)) - len(undecided)
+    first = inside.row[undecided].astype(np.int64)
+    second = inside.column[undecided].astype(np.int64)
+    exact = pool.pair_similarity(first, second)
+    ones = pool.m if diagonal_inside and abs(1.0 - t) <= reach else 0
+    rank -= 2 * num_below + (pool.m if diagonal_inside and t - reach > 1.0 else 0)
+    cutoff = order_statistic(exact, rank, ones)
+
+    above = inside.above + int(cutoff < 1.0)
+    equal = np.full(pool.m, int(cutoff == 1.0), dtype=np.int64)
+    for side in (inside.row, inside.column):
+        above += np.bincount(side[certainly_above], minlength=pool.m)
+    for side in (first, second):
+        above += np.bincount(side[exact > cutoff], minlength=pool.m)
+        equal += np.bincount(side[exact == cutoff], minlength=pool.m)
+    return cutoff, 2 * above + equal - pool.m
+
+
+def _close_in(pool: ExactPool, rank: int, lo: float, hi: float) -> tuple[float, np.ndarray]:
+    """Ties: narrow [lo, hi], which holds S_c, bin by bin until all values of the bin are equal."""
+    lo, hi = max(lo, -2.0), min(hi, 2.0)
+    while lo < hi:
+        below, count, least, most = pool.histogram(lo, hi, HISTOGRAM_BINS)
+        first, entries = 2 * below, 2 * count
+        if lo > 1.0:
+            first += pool.m
+        elif hi >= 1.0:  # the diagonal joins the bin of 1.0
+            b = min(int((1.0 - lo) / (hi - lo) * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)
+            entries[b] += pool.m
+            least[b], most[b] = min(least[b], 1.0), max(most[b], 1.0)
+        chosen = int(np.searchsorted(first + np.cumsum(entries), rank, side="right"))
+        lo, hi = float(least[chosen]), float(most[chosen])
+    return lo, pool.density_at(lo)
+
+
+def _float32_outwards(lo: float, hi: float) -> tuple[float, float]:
+    """[lo, hi] with ends that are float32 values, not narrower."""
+    low, high = np.float32(lo), np.float32(hi)
+    if low > lo:
+        low = np.nextafter(low, np.float32(-np.inf))
+    if high < hi:
+        high = np.nextafter(high, np.float32(np.inf))
+    return float(low), float(high)

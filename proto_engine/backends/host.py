@@ -1,0 +1,72 @@
+"""Shared by the backends that run on the host: threads, tiles, the BLAS, stored element types."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+
+def num_threads() -> int:
+    """Worker threads: PROTO_ENGINE_NUM_THREADS, or the processors that this process may use."""
+    wanted = os.environ.get("PROTO_ENGINE_NUM_THREADS")
+    if wanted:
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise ValueError(f"PROTO_ENGINE_NUM_THREADS: wanted a whole number from 1, got {wanted!r}")
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_tile(m: int) -> int:
+    """Side of a tile: large enough for the matrix product, small enough that every thread gets several."""
+    return int(np.clip(m // 8 // 64 * 64, 64, 512))
+
+
+def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows as the native code reads them: elements of a row side by side, half types as uint16 bits."""
+    dtype = rows.dtype.name
+    if rows.strides[1] != rows.itemsize or rows.strides[0] < rows.shape[1] * rows.itemsize:
+        rows = np.ascontiguousarray(rows)
+    elif rows.strides[0] % rows.itemsize or not rows.flags.aligned:
+        rows = rows.copy(order="C")
+    if rows.dtype in (np.float16, ml_dtypes.bfloat16):
+        rows = rows.view(np.uint16)
+    return rows, dtype
+
+
+_lock = threading.Lock()
+_depth = 0
+_limit: Any = None
+_controller: ThreadpoolController | None = None
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Our threads each multiply a tile of their own: the BLAS must not split a product again.
+
+    The limit is global to the process. Calls may overlap in several Python threads; the first one sets
+    it, the last one takes it back.
+    """
+    global _depth, _limit, _controller
+    with _lock:
+        if _depth == 0:
+            if _controller is None:
+                _controller = ThreadpoolController()  # looks through the loaded libraries: once is enough
+            _limit = _controller.limit(limits=1, user_api="blas")
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _limit.restore_original_limits()
+                _limit = None

@@ -1,0 +1,319 @@
+"""The five operations of the method, with every check of their arguments: normalize cutoff density eta score.
+
+Each is one step over one matrix of features, for those who build something of their own; the whole
+method is `select_prototypes` and `correct_labels`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
+from .backends import choose
+from .backends.base import Backend, Pool, usable
+
+_SAFE_EXPONENT = 400  # 2**(2 * 400) and its square root's neighbours stay finite in float64
+_ROWS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A backend, and the kind of array to answer in."""
+
+    backend: Backend
+    kind: ArrayKind
+
+    def native(self, rows: Any) -> Any:
+        """Rows in the array type of the backend, float64 rows scaled so that squares stay finite."""
+        if self.backend.wants_tensors:
+            from .backends.torch import condition, to_tensor
+
+            return condition(to_tensor(rows))
+        return condition_numpy(to_numpy(rows))
+
+
+def resolve(features: Any, backend: str) -> Resolved:
+    """Choose the backend for checked features.
+
+    Raises
+    ------
+    ValueError
+        Unknown name, or a host backend for features on a GPU.
+    BackendUnavailable
+        The named backend cannot run here.
+    """
+    kind = kind_of(features)
+    chosen = choose(backend, on_cpu=kind.on_cpu)
+    if not kind.on_cpu and not chosen.wants_tensors:
+        raise ValueError(
+            f"backend: wanted one that computes on {kind.device}, where the features are, got {chosen.name!r}; "
+            "pass features.cpu() or another backend"
+        )
+    return Resolved(chosen, kind)
+
+
+def condition_numpy(rows: np.ndarray) -> np.ndarray:
+    """Scale float64 rows of extreme size by powers of two (exact): their squares would over- or underflow.
+
+    Directions, and so all similarities, stay what they are. Narrower types cannot get there.
+    """
+    if rows.dtype != np.float64 or rows.size == 0:
+        return rows
+    largest = np.abs(rows).max(axis=1)  # [n]
+    _, exponent = np.frexp(largest)
+    extreme = np.isfinite(largest) & (largest > 0) & (np.abs(exponent) > _SAFE_EXPONENT)
+    if not extreme.any():
+        return rows
+    rows = rows.copy()
+    rows[extreme] = np.ldexp(rows[extreme], -exponent[extreme, None])
+    return rows
+
+
+def bad_rows_message(bad: np.ndarray, num_rows: int) -> str:
+    """The message for rows without a direction, given their row numbers."""
+    first = ", ".join(map(str, bad[:_ROWS_NAMED])) + (", ..." if len(bad) > _ROWS_NAMED else "")
+    return (
+        f"features: wanted finite rows that are not all zero, got {len(bad)} of {num_rows} rows with NaN, "
+        f'infinity or zero norm (rows {first}); on_bad_rows="keep-label" leaves such rows out'
+    )
+
+
+def check_fraction(value: Any, name: str) -> float:
+    """A number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: wanted a number from 0 to 1, got {type(value).__name__}")
+    if not 0.0 <= float(value) <= 1.0:
+        raise ValueError(f"{name}: wanted a number from 0 to 1, got {value}")
+    return float(value)
+
+
+def check_number(value: Any, name: str) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: wanted a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: wanted a finite number, got {value}")
+    return float(value)
+
+
+def check_count(value: Any, name: str, least: int = 1) -> int:
+    """A whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: wanted a whole number, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: wanted {least} or more, got {value}")
+    return int(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name}: wanted one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def _ready(features: Any, backend: str) -> tuple[Resolved, Any, np.ndarray]:
+    """Checked features as the backend wants them, and their squares; every row usable."""
+    matrix = as_matrix(features, "features")
+    resolved = resolve(matrix, backend)
+    rows = resolved.native(matrix)
+    squares = resolved.backend.squared_norms(rows)
+    bad = np.flatnonzero(~usable(squares))
+    if len(bad):
+        raise ValueError(bad_rows_message(bad, len(squares)).split(";")[0])
+    return resolved, rows, squares
+
+
+def make_pool(features: Any, backend: str) -> tuple[Resolved, Pool]:
+    """The pool of all rows of a matrix; errors as in the operations below."""
+    resolved, rows, squares = _ready(features, backend)
+    return resolved, resolved.backend.pool(rows, squares)
+
+
+def normalize(features: Any, *, backend: str = "auto") -> Any:
+    """Rows divided by their Euclidean norm.
+
+    Parameters
+    ----------
+    features : array, [N, D]
+        float16, bfloat16, float32 or float64; numpy, torch or ``__dlpack__``.
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    array, [N, D]
+        float32 (float64 from the reference), in the caller's kind of array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Wrong dtype or shape; rows that are zero or not finite.
+    BackendUnavailable
+        The named backend cannot run here.
+    """
+    resolved, rows, squares = _ready(features, backend)
+    return resolved.kind.give(resolved.backend.normalize(rows, squares))
+
+
+def similarity(features: Any, *, backend: str = "auto") -> Any:
+    """The explicit matrix of cosine similarities, for those who want it; nothing else here stores it.
+
+    Parameters
+    ----------
+    features : array, [m, D]
+        As in `normalize`.
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    array, [m, m]
+        float32, within `error_bound` of the float64 value (float64 from the reference). Symmetric,
+        ones on the diagonal. Takes ``4 m**2`` bytes.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As in `normalize`.
+    """
+    resolved, pool = make_pool(features, backend)
+    return resolved.kind.give(pool.similarity())
+
+
+def cutoff(features: Any, *, quantile: float = 0.6, backend: str = "auto") -> float:
+    """The cutoff S_c: an order statistic of all ``m * m`` similarities.
+
+    Parameters
+    ----------
+    features : array, [m, D]
+        As in `normalize`.
+    quantile : float
+        q from 0 to 1: the entry at index ``floor(q (m m - 1))`` in ascending order, the diagonal included
+        (`numpy.quantile` with ``method="lower"``).
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    float
+        An entry of S in float64, the same on every backend.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As in `normalize`, and for a quantile outside 0 to 1.
+    """
+    quantile = check_fraction(quantile, "quantile")
+    return make_pool(features, backend)[1].density(quantile)[0]
+
+
+def density(features: Any, *, cutoff: float, backend: str = "auto") -> Any:
+    """rho_i = sum_j sign(S_ij - S_c), j = i included.
+
+    Parameters
+    ----------
+    features : array, [m, D]
+        As in `normalize`.
+    cutoff : float
+        S_c. (`density_peaks` finds cutoff and density together, in one pass.)
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    array of int64, [m]
+        In the caller's kind of array.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As in `normalize`, and for a cutoff that is not a finite number.
+
+    References
+    ----------
+    Han, Luo, Wang: Deep Self-Learning From Noisy Labels. ICCV 2019, section 3.3.
+    """
+    cutoff = check_number(cutoff, "cutoff")
+    resolved, pool = make_pool(features, backend)
+    return resolved.kind.give(pool.density_at(cutoff))
+
+
+def eta(features: Any, rho: Any, *, backend: str = "auto") -> Any:
+    """Similarity to the most similar row of higher density.
+
+    Parameters
+    ----------
+    features : array, [m, D]
+        As in `normalize`.
+    rho : array of int, [m]
+        Densities.
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    array of float64, [m]
+        Max of S_ij over j with rho_j > rho_i; for rows of the highest density the min of S_ij over all j.
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As in `normalize`, and for densities that are not m integers.
+    """
+    resolved, pool = make_pool(features, backend)
+    density = to_numpy(rho)
+    if density.shape != (pool.m,):
+        raise ValueError(f"rho: wanted one entry a row of features, [{pool.m}], got shape {density.shape}")
+    if density.dtype.kind not in "iu":
+        raise TypeError(f"rho: wanted integers, got {density.dtype}")
+    return resolved.kind.give(eta_of(pool, density.astype(np.int64), np.arange(pool.m)))
+
+
+def density_order(rho: np.ndarray) -> np.ndarray:
+    """Row numbers by density, highest first, equal densities by row number.   [m] int64"""
+    return np.argsort(-rho, kind="stable")
+
+
+def eta_of(pool: Pool, rho: np.ndarray, rows: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """eta of the listed rows of a pool.   [n] float64"""
+    order = density_order(rho) if order is None else order
+    # The rows denser than i are the first `limit` of the order; the densest rows look at all rows.
+    limit = np.searchsorted(-rho[order], -rho[rows], side="left")  # [n]
+    densest = limit == 0
+    return pool.extreme(order, rows, np.where(densest, pool.m, limit), densest)
+
+
+def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:
+    """Cosine of each row with a set of vectors: sigma_c(x) = x_hat . folded_c.
+
+    Parameters
+    ----------
+    features : array, [N, D]
+        As in `normalize`.
+    folded : array, [C, D]
+        One vector a class: the mean of its unit prototypes. Not normalized again, so that the result is
+        the mean of the cosines to the prototypes (the mean is linear).
+    backend : str
+        "auto" or a name from `backends`.
+
+    Returns
+    -------
+    array, [N, C]
+        float32, within `error_bound` of the float64 value (float64 from the reference).
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As in `normalize`, and for another dimension than the features have.
+    """
+    vectors = as_matrix(folded, "folded")
+    resolved, rows, _ = _ready(features, backend)
+    if vectors.shape[1] != rows.shape[1]:
+        raise ValueError(f"folded: wanted [C, {rows.shape[1]}] like the features, got {tuple(vectors.shape)}")
+    double = np.ascontiguousarray(to_numpy(vectors), dtype=np.float64)
+    return resolved.kind.give(resolved.backend.score(rows, double))

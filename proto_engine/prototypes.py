@@ -1,0 +1,125 @@
+"""The prototypes of all classes, and their file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .arrays import to_numpy
+from .files import atomic_write
+
+FORMAT = "proto_engine.prototypes.1"
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """What `select_prototypes` found. C classes, p prototypes a class, D dimensions.
+
+    Attributes
+    ----------
+    indices : array of int64, [C, p]
+        Rows of the feature bank, in the order of the picks; -1 where a class has fewer.
+    vectors : array of float32, [C, p, D]
+        Unit rows; zeros where there is no prototype.
+    folded : array of float64, [C, D]
+        Mean of the unit prototypes of each class, not normalized; what scoring multiplies with.
+    counts : array of int64, [C]
+        Prototypes found; 0 only for a class without usable samples.
+    cutoff : array of float64, [C]
+        S_c of each class (NaN where the method has none).
+    rho : array of int64, [C, p]
+        Density of each prototype (0 where there is none, or the method has none).
+    eta : array of float64, [C, p]
+        Similarity to the nearest denser row (NaN where there is none, or the method has none).
+    filtered : array of float64, [C]
+        Share of the class pool that the eta filter turned down on the way to the picks.
+    """
+
+    indices: Any
+    vectors: Any
+    folded: Any
+    counts: Any
+    cutoff: Any
+    rho: Any
+    eta: Any
+    filtered: Any
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.folded.shape[0])
+
+    @property
+    def dim(self) -> int:
+        return int(self.folded.shape[1])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all arrays to one ``.safetensors`` file, all of it or nothing.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        arrays = {field.name: np.ascontiguousarray(to_numpy(getattr(self, field.name))) for field in fields(self)}
+        data = safetensors.numpy.save(arrays, metadata={"format": FORMAT})
+        with atomic_write(path) as file:
+            file.write(data)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Prototypes:
+        """Read a file that `save` wrote, as numpy arrays.
+
+        Raises
+        ------
+        ValueError
+            The file is truncated, foreign, or its arrays do not fit together.
+        OSError
+            The file cannot be read.
+        """
+        name = os.fspath(path)
+        with open(name, "rb"):
+            pass  # a missing file is an OSError with its name, not a format error
+        wanted = [field.name for field in fields(cls)]
+        try:
+            with safetensors.safe_open(name, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+            raise ValueError(f"prototypes: {name!r} is not a complete safetensors file ({error})") from None
+        if metadata.get("format") != FORMAT or sorted(arrays) != sorted(wanted):
+            raise ValueError(
+                f"prototypes: wanted a file of format {FORMAT!r} with {', '.join(wanted)}, "
+                f"got {name!r} with format {metadata.get('format')!r} and {', '.join(sorted(arrays)) or 'nothing'}"
+            )
+        prototypes = cls(**arrays)
+        prototypes.check(name)
+        return prototypes
+
+    def check(self, name: str = "prototypes") -> None:
+        """Raise ValueError where the arrays do not fit together or hold values that no selection gives."""
+        if len(self.folded.shape) != 2 or 0 in tuple(self.folded.shape):
+            raise ValueError(f"{name}: wanted folded of shape [C, D], got {tuple(self.folded.shape)}")
+        if len(self.indices.shape) != 2 or self.indices.shape[0] != self.num_classes:
+            raise ValueError(
+                f"{name}: wanted indices of shape [{self.num_classes}, p], got {tuple(self.indices.shape)}"
+            )
+        shape = tuple(self.indices.shape)
+        for key, want in {
+            "vectors": (*shape, self.dim),
+            "counts": shape[:1],
+            "cutoff": shape[:1],
+            "rho": shape,
+            "eta": shape,
+            "filtered": shape[:1],
+        }.items():
+            got = tuple(getattr(self, key).shape)
+            if got != want:
+                raise ValueError(f"{name}: wanted {key} of shape {list(want)}, got {list(got)}")
+        if not bool(np.isfinite(to_numpy(self.folded)).all()):
+            raise ValueError(f"{name}: wanted finite folded vectors, got NaN or infinity")

@@ -1,0 +1,186 @@
+"""Scores against the prototypes, and the corrected labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .arrays import as_bank, as_labels, to_numpy
+from .bank import FeatureBank
+from .corrections import Corrections
+from .ops import Resolved, bad_rows_message, check_choice, check_number, resolve
+from .prototypes import Prototypes
+from .selection import ON_BAD_ROWS
+
+
+def score_samples(
+    features: Any,
+    prototypes: Prototypes,
+    *,
+    backend: str = "auto",
+    progress: bool | None = None,
+    on_bad_rows: str = "raise",
+) -> Any:
+    """Score of every row for every class: the mean cosine to the class's prototypes.
+
+    Parameters
+    ----------
+    features : array or FeatureBank, [N, D]
+        float16, bfloat16, float32 or float64.
+    prototypes : Prototypes
+        From `select_prototypes`.
+    backend : str
+        "auto" or a name from `backends`.
+    progress : bool, optional
+        Show a bar on a terminal.
+    on_bad_rows : {"raise", "keep-label"}
+        Rows that are zero or not finite: refuse, or give them NaN.
+
+    Returns
+    -------
+    array of float32, [N, C]
+        Within `error_bound` of the float64 value (float64 from the reference); -inf in the column of a
+        class without prototypes. In the caller's kind of array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of the wrong dtype, shape or range; bad rows with ``on_bad_rows="raise"``.
+    BackendUnavailable
+        The named backend cannot run here.
+
+    References
+    ----------
+    Han, Luo, Wang: Deep Self-Learning From Noisy Labels. ICCV 2019, equation 4.
+    """
+    bank, resolved, present, folded = _prepare(features, prototypes, backend, on_bad_rows)
+    num_classes = prototypes.num_classes
+    sigma: np.ndarray | None = None
+    pieces = []  # tensors stay where they are
+    bad: list[np.ndarray] = []
+    for start, rows in _chunks(bank, progress, "score"):
+        part = resolved.backend.score(resolved.native(rows), folded)  # [b, present]
+        bad.append(start + np.flatnonzero(np.isnan(to_numpy(part[:, :1])[:, 0])))
+        _refuse(bad[-1], len(bank), on_bad_rows)
+        if resolved.kind.device is not None:
+            pieces.append(resolved.kind.give(part))
+            continue
+        part = to_numpy(part)
+        if sigma is None:
+            sigma = np.full((len(bank), num_classes), -np.inf, dtype=part.dtype)
+        sigma[start : start + len(part), present] = part
+    if resolved.kind.device is None:
+        assert sigma is not None
+        sigma[np.concatenate(bad)] = np.nan
+        return sigma
+    import torch
+
+    scores = torch.cat(pieces)
+    full = torch.full((len(bank), num_classes), -torch.inf, dtype=scores.dtype, device=scores.device)
+    full[:, torch.from_numpy(present).to(scores.device)] = scores
+    full[torch.from_numpy(np.concatenate(bad)).to(scores.device)] = torch.nan
+    return full
+
+
+def correct_labels(
+    features: Any,
+    labels: Any,
+    prototypes: Prototypes,
+    *,
+    backend: str = "auto",
+    min_margin: float = 0.0,
+    progress: bool | None = None,
+    on_bad_rows: str = "raise",
+) -> Corrections:
+    """Give every row the label of the class that it scores highest for.
+
+    Parameters
+    ----------
+    features : array or FeatureBank, [N, D]
+        float16, bfloat16, float32 or float64. A memory map is read in chunks.
+    labels : array of int, [N]
+        Given labels, 0 to C - 1.
+    prototypes : Prototypes
+        From `select_prototypes`.
+    backend : str
+        "auto" or a name from `backends`. Every backend gives the same labels, scores and margins.
+    min_margin : float
+        Keep the given label where the best score exceeds the second best by less than this.
+    progress : bool, optional
+        Show a bar on a terminal.
+    on_bad_rows : {"raise", "keep-label"}
+        Rows that are zero or not finite: refuse, or keep their given label (score and margin NaN).
+
+    Returns
+    -------
+    Corrections
+        ``labels given score margin changed`` [N] in the caller's kind of array. The lowest class wins
+        between equal scores. A class without prototypes is never suggested.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of the wrong dtype, shape or range; bad rows with ``on_bad_rows="raise"``.
+    BackendUnavailable
+        The named backend cannot run here.
+
+    References
+    ----------
+    Han, Luo, Wang: Deep Self-Learning From Noisy Labels. ICCV 2019, equations 4 and 5.
+    """
+    min_margin = check_number(min_margin, "min_margin")
+    if min_margin < 0:
+        raise ValueError(f"min_margin: wanted 0 or more, got {min_margin}")
+    bank, resolved, present, folded = _prepare(features, prototypes, backend, on_bad_rows)
+    given = as_labels(labels, len(bank), prototypes.num_classes)
+    suggested = np.empty(len(bank), dtype=np.int64)
+    score, margin = np.empty(len(bank)), np.empty(len(bank))
+    for start, rows in _chunks(bank, progress, "correct"):
+        label, best, second = resolved.backend.top2(resolved.native(rows), folded)
+        _refuse(start + np.flatnonzero(label < 0), len(bank), on_bad_rows)
+        part = slice(start, start + len(label))
+        suggested[part] = np.where(label < 0, -1, present[label])
+        score[part] = best
+        margin[part] = best - second  # infinite with a single class
+    keep = (suggested < 0) | (margin < min_margin)
+    corrected = np.where(keep, given, suggested)
+    give = resolved.kind.give
+    return Corrections(give(corrected), give(given.copy()), give(score), give(margin), give(corrected != given))
+
+
+def _prepare(
+    features: Any, prototypes: Prototypes, backend: str, on_bad_rows: str
+) -> tuple[FeatureBank, Resolved, np.ndarray, np.ndarray]:
+    """Checked arguments; the classes that have prototypes, and their folded vectors."""
+    bank = as_bank(features)
+    check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
+    if not isinstance(prototypes, Prototypes):
+        raise TypeError(f"prototypes: wanted Prototypes from select_prototypes, got {type(prototypes).__name__}")
+    if prototypes.dim != bank.shape[1]:
+        raise ValueError(f"prototypes: wanted dimension {bank.shape[1]} like the features, got {prototypes.dim}")
+    present = np.flatnonzero(to_numpy(prototypes.counts) > 0)
+    if len(present) == 0:
+        raise ValueError("prototypes: wanted at least one class with a prototype, got none")
+    folded = np.ascontiguousarray(to_numpy(prototypes.folded)[present], dtype=np.float64)
+    return bank, resolve(bank, backend), present, folded
+
+
+def _refuse(bad: np.ndarray, num_rows: int, on_bad_rows: str) -> None:
+    if len(bad) and on_bad_rows == "raise":
+        raise ValueError(bad_rows_message(bad, num_rows))
+
+
+def _chunks(bank: FeatureBank, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
+    """The bank's chunks, under a progress bar where one was asked for and somebody can see it."""
+    if not progress or not sys.stderr.isatty():
+        yield from bank.chunks()
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=len(bank), desc=what, unit="rows", unit_scale=True) as bar:
+        for start, rows in bank.chunks():
+            yield start, rows
+            bar.update(len(rows))

@@ -1,0 +1,320 @@
+"""Prototypes of each class: dense rows that do not repeat one another."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arrays import as_bank, as_labels, to_numpy
+from .backends.base import Pool, usable
+from .bank import FeatureBank
+from .ops import (
+    Resolved,
+    bad_rows_message,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_number,
+    condition_numpy,
+    density_order,
+    eta_of,
+    make_pool,
+    resolve,
+)
+from .prototypes import Prototypes
+from .sampling import class_pools
+from .selectors import pick_euclidean, pick_kmeans
+
+METHODS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
+ON_BAD_ROWS = ("raise", "keep-label")
+_WARN_FILTERED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class DensityPeaks:
+    """Cutoff, density and eta of one set of rows.
+
+    Attributes
+    ----------
+    cutoff : float
+        S_c.
+    rho : array of int64, [m]
+    eta : array of float64, [m], or None
+        None when it was not asked for.
+    """
+
+    cutoff: float
+    rho: Any
+    eta: Any
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The prototypes of one class, as positions in its pool."""
+
+    rows: np.ndarray  # [<= p] int64
+    rho: np.ndarray | None = None
+    eta: np.ndarray | None = None
+    cutoff: float = float("nan")
+    filtered: float = 0.0
+
+
+def density_peaks(
+    features: Any, *, cutoff_quantile: float = 0.6, backend: str = "auto", full_eta: bool = True
+) -> DensityPeaks:
+    """Cutoff, density and eta of the rows of one matrix (of one class).
+
+    Parameters
+    ----------
+    features : array, [m, D]
+        float16, bfloat16, float32 or float64; numpy, torch or ``__dlpack__``.
+    cutoff_quantile : float
+        q of `cutoff`.
+    backend : str
+        "auto" or a name from `backends`.
+    full_eta : bool
+        Compute eta of all rows (costs about one more pass); False leaves it out.
+
+    Returns
+    -------
+    DensityPeaks
+
+    Raises
+    ------
+    TypeError, ValueError
+        Wrong dtype or shape; rows that are zero or not finite; a quantile outside 0 to 1.
+    BackendUnavailable
+        The named backend cannot run here.
+    """
+    quantile = check_fraction(cutoff_quantile, "cutoff_quantile")
+    resolved, pool = make_pool(features, backend)
+    cutoff, rho = pool.density(quantile)
+    eta = eta_of(pool, rho, np.arange(pool.m)) if full_eta else None
+    give = resolved.kind.give
+    return DensityPeaks(cutoff, give(rho), None if eta is None else give(eta))
+
+
+def select_prototypes(
+    features: Any,
+    labels: Any,
+    *,
+    num_classes: int | None = None,
+    prototypes_per_class: int = 8,
+    samples_per_class: int | None = 1280,
+    cutoff_quantile: float = 0.6,
+    eta_max: float = 0.95,
+    method: str = "density-peaks",
+    backend: str = "auto",
+    seed: int = 0,
+    candidates: Any = None,
+    on_bad_rows: str = "raise",
+) -> Prototypes:
+    """Pick the prototypes of each class.
+
+    Parameters
+    ----------
+    features : array or FeatureBank, [N, D]
+        Deep features; float16, bfloat16, float32 or float64.
+    labels : array of int, [N]
+        Given labels, 0 to C - 1.
+    num_classes : int, optional
+        C; by default one more than the largest label.
+    prototypes_per_class : int
+        p.
+    samples_per_class : int or None
+        m rows drawn from each class; None uses whole classes.
+    cutoff_quantile : float
+        q: the share of similarities below the cutoff.
+    eta_max : float
+        A row is a candidate when its similarity to every denser row is below this.
+    method : {"density-peaks", "kmeans++", "density-peaks-euclidean"}
+        "density-peaks" is the published rule. "kmeans++" takes the samples nearest to k-means centers of
+        unit features. "density-peaks-euclidean" takes the largest rho * delta of Rodriguez and Laio.
+    backend : str
+        "auto" or a name from `backends`. Every backend gives the same prototypes.
+    seed : int
+        Seed of the draw.
+    candidates : array of bool [N] or of int, optional
+        Rows that may become prototypes, such as samples with verified labels. They enter their class's
+        pool first, the others top it up to m. A class without any uses all its rows, with a warning.
+    on_bad_rows : {"raise", "keep-label"}
+        What to do about rows that are zero or not finite: refuse, or leave them out of the pools.
+
+    Returns
+    -------
+    Prototypes
+        Arrays in the caller's kind. A class without samples has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of the wrong dtype, shape or range; bad rows with ``on_bad_rows="raise"``.
+    BackendUnavailable
+        The named backend cannot run here.
+
+    Warns
+    -----
+    UserWarning
+        Where the eta filter turned down more than half of a class, and for classes without candidates.
+
+    References
+    ----------
+    Han, Luo, Wang: Deep Self-Learning From Noisy Labels. ICCV 2019, section 3.3.
+    Rodriguez, Laio: Clustering by fast search and find of density peaks. Science 344, 2014.
+    """
+    bank = as_bank(features)
+    num_samples, dim = bank.shape
+    if num_classes is not None:
+        num_classes = check_count(num_classes, "num_classes")
+    given = as_labels(labels, num_samples, num_classes)
+    num_classes = int(given.max()) + 1 if num_classes is None else num_classes
+    p = check_count(prototypes_per_class, "prototypes_per_class")
+    m = None if samples_per_class is None else check_count(samples_per_class, "samples_per_class")
+    quantile = check_fraction(cutoff_quantile, "cutoff_quantile")
+    eta_max = check_number(eta_max, "eta_max")
+    check_choice(method, "method", METHODS)
+    check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
+    seed = check_count(seed, "seed", least=0)
+    resolved = resolve(bank, backend)
+
+    squares = squares_of(bank, resolved)
+    good = usable(squares)
+    if on_bad_rows == "raise" and not good.all():
+        raise ValueError(bad_rows_message(np.flatnonzero(~good), num_samples))
+    allowed = _candidate_mask(candidates, given, num_classes, good)
+    pools = class_pools(given, num_classes, m, seed, good, allowed)
+
+    result = _Result(num_classes, p, dim)
+    for c, rows in enumerate(pools):
+        if len(rows) == 0:
+            continue
+        may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
+        stored = bank.rows(rows)
+        if method == "density-peaks":
+            pool = resolved.backend.pool(resolved.native(stored), squares[rows])
+            picks = pick_density_peaks(pool, p, quantile, eta_max, may_pick)
+        elif method == "kmeans++":
+            picks = Picks(pick_kmeans(_unit_double(stored), p, may_pick, seed=seed + c))
+        else:
+            picks = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), p, may_pick))
+        result.put(c, rows, stored, picks)
+    result.warn_filtered()
+    return result.prototypes(resolved)
+
+
+def squares_of(bank: FeatureBank, resolved: Resolved) -> np.ndarray:
+    """The pinned sum of squares of every row of a bank, in chunks.   [N] float64"""
+    squares = np.empty(len(bank))
+    for start, rows in bank.chunks():
+        squares[start : start + len(rows)] = resolved.backend.squared_norms(resolved.native(rows))
+    return squares
+
+
+def pick_density_peaks(pool: Pool, p: int, quantile: float, eta_max: float, may_pick: np.ndarray) -> Picks:
+    """The published rule for one class: down the density order, rows with eta < eta_max, until p are found.
+
+    The densest row that may be picked is always taken. eta is computed only as far down as needed.
+    """
+    cutoff, rho = pool.density(quantile)
+    order = density_order(rho)
+    eligible = order[may_pick[order]]  # [e]
+    taken: list[int] = []
+    etas: list[float] = []
+    rejected = start = 0
+    size = 2 * p
+    while start < len(eligible) and len(taken) < p:
+        rows = eligible[start : start + size]
+        for i, eta in zip(rows, eta_of(pool, rho, rows, order), strict=True):
+            if eta < eta_max or not (taken or rejected):
+                taken.append(int(i))
+                etas.append(float(eta))
+                if len(taken) == p:
+                    break
+            else:
+                rejected += 1
+        start += size
+        size *= 2
+    picked = np.array(taken, dtype=np.int64)
+    return Picks(picked, rho[picked], np.array(etas), cutoff, rejected / pool.m)
+
+
+def _candidate_mask(candidates: Any, labels: np.ndarray, num_classes: int, good: np.ndarray) -> np.ndarray | None:
+    """Rows that may become prototypes, bool [N], or None for all."""
+    if candidates is None:
+        return None
+    array = to_numpy(candidates)
+    if array.ndim != 1:
+        raise ValueError(f"candidates: wanted one dimension, got shape {array.shape}")
+    if array.dtype == bool:
+        if len(array) != len(labels):
+            raise ValueError(f"candidates: wanted a mask of {len(labels)} entries, got {len(array)}")
+        mask = array.copy()
+    elif array.dtype.kind in "iu" or array.size == 0:
+        if array.size and (array.min() < 0 or array.max() >= len(labels)):
+            raise ValueError(f"candidates: wanted rows 0 to {len(labels) - 1}, got {array.min()} to {array.max()}")
+        mask = np.zeros(len(labels), dtype=bool)
+        mask[array.astype(np.int64)] = True
+    else:
+        raise TypeError(f"candidates: wanted row numbers or a bool mask, got {array.dtype}")
+    mask &= good
+    present = np.bincount(labels[good], minlength=num_classes) > 0
+    without = np.flatnonzero(present & (np.bincount(labels[mask], minlength=num_classes) == 0))
+    if len(without):
+        mask |= np.isin(labels, without) & good
+        warnings.warn(
+            f"candidates: classes {without.tolist()} have none; all their rows may become prototypes",
+            stacklevel=3,
+        )
+    return mask
+
+
+def _unit_double(rows: Any) -> np.ndarray:
+    """Unit rows in float64, the same on every backend.   [n, D]"""
+    x = condition_numpy(to_numpy(rows)).astype(np.float64)
+    return x / np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+
+
+class _Result:
+    """Collects the classes into the arrays of `Prototypes`."""
+
+    def __init__(self, num_classes: int, p: int, dim: int) -> None:
+        self.indices = np.full((num_classes, p), -1, dtype=np.int64)
+        self.vectors = np.zeros((num_classes, p, dim), dtype=np.float32)
+        self.folded = np.zeros((num_classes, dim))
+        self.counts = np.zeros(num_classes, dtype=np.int64)
+        self.cutoff = np.full(num_classes, np.nan)
+        self.rho = np.zeros((num_classes, p), dtype=np.int64)
+        self.eta = np.full((num_classes, p), np.nan)
+        self.filtered = np.zeros(num_classes)
+
+    def put(self, c: int, pool_rows: np.ndarray, stored: Any, picks: Picks) -> None:
+        n = len(picks.rows)
+        unit = _unit_double(stored[picks.rows])  # [n, D]
+        self.indices[c, :n] = pool_rows[picks.rows]
+        self.vectors[c, :n] = unit
+        total = np.zeros(unit.shape[1])
+        for row in unit:  # one fixed order of additions
+            total += row
+        self.folded[c] = total / n
+        self.counts[c] = n
+        self.cutoff[c] = picks.cutoff
+        if picks.rho is not None:
+            self.rho[c, :n], self.eta[c, :n] = picks.rho, picks.eta
+        self.filtered[c] = picks.filtered
+
+    def warn_filtered(self) -> None:
+        much = np.flatnonzero(self.filtered > _WARN_FILTERED)
+        if len(much):
+            shares = ", ".join(f"class {c}: {self.filtered[c]:.0%}" for c in much[:10])
+            warnings.warn(
+                f"eta_max turned down more than half of {len(much)} classes ({shares}); the features of a class "
+                "may have collapsed, or eta_max is too low",
+                stacklevel=3,
+            )
+
+    def prototypes(self, resolved: Resolved) -> Prototypes:
+        give = resolved.kind.give
+        return Prototypes(**{name: give(array) for name, array in vars(self).items()})

@@ -1,0 +1,70 @@
+"""Builds proto_engine._core with CMake. Everything else about the package is in pyproject.toml.
+
+Environment: PROTO_ENGINE_CUDA=auto|0|1 (compile the CUDA sources: when nvcc is found, never, or fail
+without it), PROTO_ENGINE_CUDA_ARCHS (a CMAKE_CUDA_ARCHITECTURES list), PROTO_ENGINE_SANITIZE (such as
+"address,undefined"). No GPU is needed to build. Without a C++ compiler the package installs without its
+native module and the numba backend takes over.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+def wants_cuda() -> bool:
+    wanted = os.environ.get("PROTO_ENGINE_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        sys.exit(f"PROTO_ENGINE_CUDA: wanted auto, 0 or 1, got {wanted!r}")
+    found = shutil.which("nvcc") is not None
+    if wanted == "1" and not found:
+        sys.exit("PROTO_ENGINE_CUDA=1, but nvcc is not on the PATH")
+    return found and wanted != "0"
+
+
+def has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++").split()[0], "c++", "g++", "clang++"))
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DPYBIND11_FINDPYTHON=ON",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPROTO_ENGINE_CUDA={'ON' if wants_cuda() else 'OFF'}",
+            f"-DPROTO_ENGINE_SANITIZE={os.environ.get('PROTO_ENGINE_SANITIZE', '')}",
+        ]
+        if archs := os.environ.get("PROTO_ENGINE_CUDA_ARCHS"):
+            arguments.append(f"-DPROTO_ENGINE_CUDA_ARCHS={archs}")
+        if shutil.which("ninja"):
+            arguments.append("-GNinja")
+        subprocess.run(["cmake", "-S", str(ROOT / "csrc"), "-B", str(build), *arguments], check=True)
+        subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        if not target.exists():
+            sys.exit(f"CMake built no {target.name} (expected suffix {suffix})")
+
+
+if has_compiler():
+    extensions = [Extension("proto_engine._core", sources=[])]
+else:
+    extensions = []
+    print("proto_engine: no C++ compiler found, installing without the native CPU backend", file=sys.stderr)
+
+setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild})
