@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_write
+from .arrays import to_numpy
+from .files import atomic_write, check_ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +55,10 @@ class Corrections:
         Corrected labels. A numpy array or a tensor, whichever the features were.
     given : array of int64, [N]
         The labels that went in.
-    score : array of float32, [N]
+    score : array of float, [N]
         Score of the best class: mean cosine to its prototypes.
-    margin : array of float32, [N]
-        Best score minus the second best.
+    margin : array of float, [N]
+        Best score minus the second best; infinite with a single class.
     changed : array of bool, [N]
         Where ``labels`` differs from ``given``.
     """
@@ -144,7 +145,7 @@ class Corrections:
         num_classes = largest + 1 if num_classes is None else num_classes
         if largest >= num_classes:
             raise ValueError(f"num_classes: wanted more than the largest label {largest}, got {num_classes}")
-        given, labels, changed = as_numpy(self.given), as_numpy(self.labels), as_numpy(self.changed)
+        given, labels, changed = to_numpy(self.given), to_numpy(self.labels), to_numpy(self.changed)
         moved = given[changed].astype(np.int64) * num_classes + labels[changed]
         pairs, counts = np.unique(moved, return_counts=True)  # sorted, so that ties keep label order
         order = np.argsort(-counts, kind="stable")
@@ -159,7 +160,7 @@ class Corrections:
         )
 
     def _largest_label(self, what: str) -> int:
-        given, labels = as_numpy(self.given), as_numpy(self.labels)
+        given, labels = to_numpy(self.given), to_numpy(self.labels)
         if given.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
             raise TypeError(f"{what}: wanted integer labels, got {given.dtype} and {labels.dtype}")
         return int(max(given.max(initial=-1), labels.max(initial=-1)))
@@ -178,15 +179,15 @@ class Corrections:
     def _frame(self, start: int, stop: int, names: np.ndarray | None) -> pd.DataFrame:
         import pandas as pd
 
-        given, labels = as_numpy(self.given[start:stop]), as_numpy(self.labels[start:stop])
+        given, labels = to_numpy(self.given[start:stop]), to_numpy(self.labels[start:stop])
         return pd.DataFrame(
             {
                 "index": np.arange(start, stop),
                 "given_label": given if names is None else names[given],
                 "suggested_label": labels if names is None else names[labels],
-                "score": as_numpy(self.score[start:stop]),
-                "margin": as_numpy(self.margin[start:stop]),
-                "changed": as_numpy(self.changed[start:stop]),
+                "score": to_numpy(self.score[start:stop]),
+                "margin": to_numpy(self.margin[start:stop]),
+                "changed": to_numpy(self.changed[start:stop]),
             }
         )
 
@@ -194,16 +195,3 @@ class Corrections:
         """The table a bounded number of rows at a time: strings take far more room than labels."""
         for start in range(0, max(len(self), 1), _ROWS_PER_WRITE):
             yield self._frame(start, min(start + _ROWS_PER_WRITE, len(self)), names)
-
-
-def as_numpy(values: Any) -> np.ndarray:
-    """A numpy array of ``values``: an array, or a tensor on any device."""
-    return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
-
-
-def check_ending(path: str | os.PathLike[str], endings: Sequence[str], name: str) -> str:
-    """The ending of ``path`` in lower case, if it is one of ``endings``; ValueError otherwise."""
-    ending = os.path.splitext(os.fspath(path))[1].lower()
-    if ending not in endings:
-        raise ValueError(f"{name}: wanted a file ending in {' or '.join(endings)}, got {os.fspath(path)!r}")
-    return ending

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -101,6 +101,14 @@ def check_writable(path: StrPath, name: str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{name}: no permission to write in the folder {str(folder)!r}")
     return target
+
+
+def check_ending(path: StrPath, endings: Sequence[str], name: str) -> str:
+    """The ending of ``path`` in lower case, if it is one of ``endings``; ValueError otherwise."""
+    ending = os.path.splitext(os.fspath(path))[1].lower()
+    if ending not in endings:
+        raise ValueError(f"{name}: wanted a file ending in {' or '.join(endings)}, got {os.fspath(path)!r}")
+    return ending
 
 
 def _sync_folder(folder: Path) -> None:

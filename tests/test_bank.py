@@ -189,10 +189,9 @@ def test_bank_over_a_map_keeps_resident_memory_bounded(tmp_path: Path, how: str)
             described = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, dim)}
             np.lib.format.write_array_header_1_0(file, described)
         file.truncate(file.tell() + num_samples * dim * 4)
+    bank = FeatureBank.open(path)
     if how == "view":
         bank = FeatureBank(np.asarray(np.load(path, mmap_mode="r"))[1:])
-    else:
-        bank = FeatureBank.open(path)
     before, highest = shared_bytes(), 0
     if how == "rows":
         for start in range(0, num_samples, 1024):

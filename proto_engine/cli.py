@@ -1,0 +1,266 @@
+"""The command ``proto-engine``: files in, files out, one table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .bank import FeatureBank
+from .class_names import load_with_names, renumber, save_with_names
+from .cli_report import correction_report, selection_report
+from .corrections import OUTPUT_ENDINGS
+from .files import atomic_write, check_ending, check_writable
+from .labels import read_labels
+from .prototypes import Prototypes
+from .scoring import correct_labels, score_samples
+from .selection import METHODS, ON_BAD_ROWS, select_prototypes
+from .versions import __version__, show_versions
+
+_DEFAULTS = {name: option.default for name, option in inspect.signature(select_prototypes).parameters.items()}
+_SELECTION = (
+    "num_classes",
+    "prototypes_per_class",
+    "samples_per_class",
+    "cutoff_quantile",
+    "eta_max",
+    "method",
+    "seed",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0, 2 for an error, 130 for Ctrl-C)."""
+    arguments = _parser().parse_args(argv)
+    if not getattr(arguments, "quiet", True):
+        logging.basicConfig(format="proto-engine: %(message)s", stream=sys.stderr)
+        logging.getLogger("proto_engine").setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("proto-engine: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the table left, as `head` does; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError) as error:
+        print(f"proto-engine: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _correct(arguments: argparse.Namespace) -> None:
+    _check_output(arguments, OUTPUT_ENDINGS, arguments.features, arguments.labels, arguments.prototypes)
+    bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
+    labels, names = read_labels(arguments.labels, arguments.label_column)
+    if arguments.prototypes is None:
+        prototypes = _selected(arguments, bank, labels, names)
+    else:
+        given = [name for name in _SELECTION if hasattr(arguments, name)]
+        if given:
+            raise ValueError(f"--prototypes: saved prototypes leave no room for {_option(given[0])}")
+        prototypes, class_names = load_with_names(arguments.prototypes)
+        labels, names = renumber(labels, names, class_names), class_names
+    found = correct_labels(
+        bank,
+        labels,
+        prototypes,
+        min_margin=arguments.min_margin,
+        progress=not arguments.quiet,
+        **_common(arguments),
+    )
+    found.save(arguments.output, names)
+    print(correction_report(found.summary(prototypes.num_classes), names))
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    _check_output(arguments, (".safetensors",), arguments.features, arguments.labels)
+    bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
+    labels, names = read_labels(arguments.labels, arguments.label_column)
+    prototypes = _selected(arguments, bank, labels, names)
+    save_with_names(prototypes, arguments.output, names)
+    print(selection_report(prototypes, np.bincount(labels, minlength=prototypes.num_classes), names))
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    ending = _check_output(arguments, (".npy", ".parquet"), arguments.features, arguments.prototypes)
+    bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
+    prototypes, names = load_with_names(arguments.prototypes)
+    scores = score_samples(bank, prototypes, progress=not arguments.quiet, **_common(arguments))  # [N, C]
+    with atomic_write(arguments.output) as file:
+        if ending == ".npy":
+            np.lib.format.write_array(file, scores, allow_pickle=False)
+        else:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            labels = names or [str(label) for label in range(scores.shape[1])]
+            columns = [np.ascontiguousarray(column) for column in scores.T]
+            pq.write_table(pa.table(columns, names=[f"score_{label}" for label in labels]), file)
+    print(f"{scores.shape[0]:,} x {scores.shape[1]:,} scores written to {arguments.output}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    show_versions()
+
+
+def _check_output(arguments: argparse.Namespace, endings: Sequence[str], *inputs: str | None) -> str:
+    """Look at the output path before hours of work; returns its ending."""
+    ending = check_ending(arguments.output, endings, "--output")
+    target = check_writable(arguments.output, "--output")
+    for path in inputs:
+        if path is not None and target.exists() and os.path.exists(path) and os.path.samefile(path, target):
+            raise ValueError(f"--output: {arguments.output!r} is an input too and would be lost")
+    return ending
+
+
+def _selected(
+    arguments: argparse.Namespace, bank: FeatureBank, labels: np.ndarray, names: list[str] | None
+) -> Prototypes:
+    options = {name: getattr(arguments, name) for name in _SELECTION if hasattr(arguments, name)}
+    if names is not None and options.setdefault("num_classes", len(names)) != len(names):
+        raise ValueError(f"--num-classes: the labels are {len(names)} names, got {options['num_classes']}")
+    return select_prototypes(bank, labels, **options, **_common(arguments))
+
+
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"backend": arguments.backend, "on_bad_rows": arguments.on_bad_rows}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of memory{': ' + text if text else ''}"
+    return text or type(error).__name__
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    print(f"proto-engine: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors in one line like all the others."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"proto-engine: error: {message} (see {self.prog} --help)\n")
+
+
+def _count_or_all(text: str) -> int | None:
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wanted a whole number or 'all', got {text!r}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="proto-engine",
+        description="Correct noisy class labels with density-peak prototypes of deep features.",
+    )
+    parser.add_argument("--version", action="version", version=f"proto-engine {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    correct = commands.add_parser("correct", help="features and labels in, corrected labels out")
+    _add_inputs(correct, labels=True)
+    _add_output(correct, "corrected labels: .parquet or .csv")
+    _add_selection(correct)
+    correct.add_argument("--prototypes", metavar="FILE", help="use these saved prototypes, select none")
+    correct.add_argument(
+        "--min-margin",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="keep labels where the best score leads by less than this (default 0)",
+    )
+    _add_running(correct)
+    correct.set_defaults(run=_correct)
+
+    select = commands.add_parser("select", help="pick the prototypes of each class and save them")
+    _add_inputs(select, labels=True)
+    _add_output(select, "prototypes: .safetensors")
+    _add_selection(select)
+    _add_running(select)
+    select.set_defaults(run=_select)
+
+    score = commands.add_parser("score", help="score every row for every class")
+    _add_inputs(score, labels=False)
+    score.add_argument("prototypes", metavar="PROTOTYPES", help="file written by `proto-engine select`")
+    _add_output(score, "scores, one column a class: .npy or .parquet")
+    _add_running(score)
+    score.set_defaults(run=_score)
+
+    info = commands.add_parser("info", help="print versions, and which backends can run here")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser, labels: bool) -> None:
+    parser.add_argument(
+        "features", metavar="FEATURES", help="[N, D] float features: .npy, .safetensors or .parquet"
+    )
+    parser.add_argument("--feature-column", metavar="NAME", help="tensor or Parquet column of the features")
+    if labels:
+        parser.add_argument(
+            "labels", metavar="LABELS", help="N class numbers or names: .npy, .csv or .parquet"
+        )
+        parser.add_argument("--label-column", metavar="NAME", help="CSV or Parquet column of the labels")
+
+
+def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=what)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("selection of prototypes")
+
+    def add(name: str, kind: Any, metavar: str, text: str, shown: str | None = None) -> None:
+        default = str(_DEFAULTS[name]) if shown is None else shown
+        # Left out of the namespace when not given: select_prototypes keeps its own defaults.
+        group.add_argument(
+            _option(name),
+            type=kind,
+            metavar=metavar,
+            default=argparse.SUPPRESS,
+            help=f"{text} (default {default})",
+        )
+
+    add("num_classes", int, "C", "number of classes", "one more than the largest label")
+    add("prototypes_per_class", int, "P", "prototypes of each class")
+    add("samples_per_class", _count_or_all, "M", "rows drawn from each class, or 'all'")
+    add("cutoff_quantile", float, "Q", "share of similarities below the cutoff")
+    add("eta_max", float, "X", "candidates are less similar than this to every denser row")
+    add("method", str, "NAME", f"one of {', '.join(METHODS)}")
+    add("seed", int, "N", "seed of the draw")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME", help="see `proto-engine info` (default auto)"
+    )
+    parser.add_argument(
+        "--on-bad-rows",
+        choices=ON_BAD_ROWS,
+        default="raise",
+        help="rows that are zero or not finite: an error, or leave their labels alone (default raise)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
