@@ -73,9 +73,7 @@ class FeatureBank:
         ending = file.suffix.lower()
         if ending == ".npy":
             if column is not None:
-                raise ValueError(
-                    f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}"
-                )
+                raise ValueError(f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}")
             return cls(open_npy(file))
         if ending == ".safetensors":
             return cls(open_safetensors(file, column))

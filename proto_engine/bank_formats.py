@@ -72,9 +72,7 @@ def _read_npy_header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, 
             header = np.lib.format.read_array_header_2_0(file)
         else:  # version 3 is for field names beyond latin-1, and a bank has no fields
             raise ValueError(f"format version {version[0]}.{version[1]} holds structured arrays only")
-    except (
-        Exception
-    ) as error:  # numpy hands the header to Python's tokenizer and parser, each with its errors
+    except Exception as error:  # numpy hands the header to Python's tokenizer and parser, each with its errors
         raise ValueError(f"{what} has no readable .npy header: {error}") from None
     shape, fortran, dtype = header
     if dtype.hasobject:
@@ -108,9 +106,7 @@ def open_safetensors(path: Path, name: str | None) -> np.memmap[Any, Any]:
     _check_shape(shape, what)
     dtype = _SAFETENSORS_DTYPES[kind]
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(
-            f"{what}: {end - begin} bytes for shape {shape} of {kind}, the header contradicts itself"
-        )
+        raise ValueError(f"{what}: {end - begin} bytes for shape {shape} of {kind}, the header contradicts itself")
     _check_length(path, data_start + end, what, exact=False)
     return np.memmap(path, dtype=dtype, mode="r", offset=data_start + begin, shape=shape)
 
@@ -162,6 +158,4 @@ def _check_length(path: Path, wanted: int, what: str, exact: bool = True) -> Non
     if size < wanted:
         raise ValueError(f"{what} is truncated: {size} bytes, its header asks for {wanted}")
     if exact and size > wanted:
-        raise ValueError(
-            f"{what} is {size} bytes long, its header asks for {wanted}: something follows the array"
-        )
+        raise ValueError(f"{what} is {size} bytes long, its header asks for {wanted}: something follows the array")

@@ -16,16 +16,13 @@ from .files import atomic_write
 from .prototypes import FORMAT, Prototypes
 
 
-def save_with_names(
-    prototypes: Prototypes, path: str | os.PathLike[str], class_names: Sequence[str] | None
-) -> None:
+def save_with_names(prototypes: Prototypes, path: str | os.PathLike[str], class_names: Sequence[str] | None) -> None:
     """Write what `Prototypes.save` writes, with the class names in the file's metadata."""
     if class_names is None:
         prototypes.save(path)
         return
     arrays = {
-        field.name: np.ascontiguousarray(to_numpy(getattr(prototypes, field.name)))
-        for field in fields(prototypes)
+        field.name: np.ascontiguousarray(to_numpy(getattr(prototypes, field.name))) for field in fields(prototypes)
     }
     metadata = {"format": FORMAT, "class_names": json.dumps(list(class_names))}
     data = safetensors.numpy.save(arrays, metadata=metadata)
@@ -53,8 +50,7 @@ def load_with_names(path: str | os.PathLike[str]) -> tuple[Prototypes, list[str]
     valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not valid or len(set(names)) != len(names) or len(names) != prototypes.num_classes:
         raise ValueError(
-            f"prototypes: wanted {prototypes.num_classes} different class names in the metadata "
-            f"of {os.fspath(path)!r}"
+            f"prototypes: wanted {prototypes.num_classes} different class names in the metadata of {os.fspath(path)!r}"
         )
     return prototypes, names
 
@@ -82,7 +78,6 @@ def renumber(codes: np.ndarray, names: Sequence[str] | None, class_names: Sequen
     place = {name: number for number, name in enumerate(class_names)}
     unknown = [name for name in names if name not in place]
     if unknown:
-        raise ValueError(
-            f"labels: {len(unknown)} names that the prototypes do not have, such as {unknown[0]!r}"
-        )
-    return np.array([place[name] for name in names], dtype=np.int64)[codes]
+        raise ValueError(f"labels: {len(unknown)} names that the prototypes do not have, such as {unknown[0]!r}")
+    numbers = np.array([place[name] for name in names], dtype=np.int64)
+    return np.asarray(numbers[codes])

@@ -211,14 +211,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_inputs(parser: argparse.ArgumentParser, labels: bool) -> None:
-    parser.add_argument(
-        "features", metavar="FEATURES", help="[N, D] float features: .npy, .safetensors or .parquet"
-    )
+    parser.add_argument("features", metavar="FEATURES", help="[N, D] float features: .npy, .safetensors or .parquet")
     parser.add_argument("--feature-column", metavar="NAME", help="tensor or Parquet column of the features")
     if labels:
-        parser.add_argument(
-            "labels", metavar="LABELS", help="N class numbers or names: .npy, .csv or .parquet"
-        )
+        parser.add_argument("labels", metavar="LABELS", help="N class numbers or names: .npy, .csv or .parquet")
         parser.add_argument("--label-column", metavar="NAME", help="CSV or Parquet column of the labels")
 
 
@@ -250,9 +246,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--backend", default="auto", metavar="NAME", help="see `proto-engine info` (default auto)"
-    )
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="see `proto-engine info` (default auto)")
     parser.add_argument(
         "--on-bad-rows",
         choices=ON_BAD_ROWS,

@@ -19,8 +19,7 @@ def correction_report(summary: CorrectionSummary, class_names: Sequence[str] | N
     """How many labels changed, in all and by given label, and the largest flows between classes."""
     samples, changed = summary.samples_per_class, summary.changed_per_class  # [C], [C]
     lines = [
-        f"{summary.num_changed:,} of {summary.num_samples:,} labels changed "
-        f"({100 * summary.share_changed:.1f} %)",
+        f"{summary.num_changed:,} of {summary.num_samples:,} labels changed ({100 * summary.share_changed:.1f} %)",
         "",
     ]
     order = np.arange(len(samples))
@@ -43,9 +42,7 @@ def correction_report(summary: CorrectionSummary, class_names: Sequence[str] | N
     return "\n".join(lines)
 
 
-def selection_report(
-    prototypes: Any, samples_per_class: np.ndarray, class_names: Sequence[str] | None
-) -> str:
+def selection_report(prototypes: Any, samples_per_class: np.ndarray, class_names: Sequence[str] | None) -> str:
     """How many prototypes each class got, its cutoff, and the share of candidates that eta ruled out."""
     counts, cutoff = to_numpy(prototypes.counts), to_numpy(prototypes.cutoff)  # [C], [C]
     filtered = to_numpy(prototypes.filtered)  # [C]

@@ -154,9 +154,7 @@ class Corrections:
             num_changed=int(changed.sum()),
             samples_per_class=np.bincount(given, minlength=num_classes),
             changed_per_class=np.bincount(given[changed], minlength=num_classes),
-            flows=[
-                (int(pairs[k]) // num_classes, int(pairs[k]) % num_classes, int(counts[k])) for k in order
-            ],
+            flows=[(int(pairs[k]) // num_classes, int(pairs[k]) % num_classes, int(counts[k])) for k in order],
         )
 
     def _largest_label(self, what: str) -> int:
@@ -171,9 +169,7 @@ class Corrections:
         names = np.array(list(class_names), dtype=object)
         largest = self._largest_label("class_names")
         if largest >= len(names):
-            raise ValueError(
-                f"class_names: wanted a name for each label up to {largest}, got {len(names)} names"
-            )
+            raise ValueError(f"class_names: wanted a name for each label up to {largest}, got {len(names)} names")
         return names
 
     def _frame(self, start: int, stop: int, names: np.ndarray | None) -> pd.DataFrame:

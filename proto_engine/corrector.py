@@ -129,9 +129,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         bank = self._bank(X, reset=False)
-        sigma = to_numpy(
-            score_samples(bank, self.prototypes_, backend=self.backend, on_bad_rows=self.on_bad_rows)
-        )
+        sigma = to_numpy(score_samples(bank, self.prototypes_, backend=self.backend, on_bad_rows=self.on_bad_rows))
         return sigma[:, 1] - sigma[:, 0] if len(self.classes_) == 2 else sigma
 
     def fit_predict(self, X: Any, y: Any) -> np.ndarray:
@@ -169,8 +167,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             on_bad_rows=self.on_bad_rows,
         )
         labels, given, *rest = (
-            to_numpy(column)
-            for column in (found.labels, found.given, found.score, found.margin, found.changed)
+            to_numpy(column) for column in (found.labels, found.given, found.score, found.margin, found.changed)
         )
         return Corrections(self.classes_[labels], self.classes_[given], *rest)
 

@@ -17,9 +17,7 @@ from .bank_formats import listed, map_npy
 _DEFAULT_COLUMNS = ("label", "labels", "given_label")
 
 
-def read_labels(
-    path: str | os.PathLike[str], column: str | None = None
-) -> tuple[np.ndarray, list[str] | None]:
+def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tuple[np.ndarray, list[str] | None]:
     """Read one label per sample.
 
     Parameters

@@ -131,9 +131,7 @@ def test_bank_over_a_tensor_gives_tensors(dtype: str) -> None:
 
 
 def test_bank_import_does_not_import_torch_or_pyarrow() -> None:
-    code = (
-        "import sys, proto_engine.bank; sys.exit(any(name in sys.modules for name in ('torch', 'pyarrow')))"
-    )
+    code = "import sys, proto_engine.bank; sys.exit(any(name in sys.modules for name in ('torch', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -235,9 +233,7 @@ def test_bank_open_refuses_paths_that_are_no_bank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".npy", ".safetensors", ".parquet"])
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 8, b"\x93NUMPY", b"PAR1", b"hello, world " * 50, b"\xff" * 64]
-)
+@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"\x93NUMPY", b"PAR1", b"hello, world " * 50, b"\xff" * 64])
 def test_bank_open_refuses_foreign_content(tmp_path: Path, ending: str, content: bytes) -> None:
     path = tmp_path / f"foreign{ending}"
     path.write_bytes(content)
@@ -343,9 +339,7 @@ def test_bank_npy_names_the_lengths(tmp_path: Path) -> None:
     np.save(path, features())
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(
-        ValueError, match=f"truncated: {len(content) - 1} bytes, its header asks for {len(content)}"
-    ):
+    with pytest.raises(ValueError, match=f"truncated: {len(content) - 1} bytes, its header asks for {len(content)}"):
         FeatureBank.open(path)
     path.write_bytes(content + b"more")
     with pytest.raises(ValueError, match="something follows the array"):
@@ -423,9 +417,7 @@ def test_bank_safetensors_refuses_contradictory_headers(tmp_path: Path) -> None:
 
 def test_bank_parquet_chooses_the_column(tmp_path: Path) -> None:
     path, x = tmp_path / "bank.parquet", features()
-    pq.write_table(
-        pa.table({"features": list_column(x), "other": list_column(x + 1), "id": np.arange(N)}), path
-    )
+    pq.write_table(pa.table({"features": list_column(x), "other": list_column(x + 1), "id": np.arange(N)}), path)
     assert_same_bits(FeatureBank.open(path).rows(np.arange(N)), x)
     assert_same_bits(FeatureBank.open(path, column="other").rows(np.arange(N)), x + 1)
     with pytest.raises(
@@ -480,9 +472,7 @@ def test_bank_parquet_with_damaged_pages_says_so(tmp_path: Path) -> None:
         list(bank.chunks())
 
 
-def test_bank_parquet_gathers_from_groups_too_large_to_keep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bank_parquet_gathers_from_groups_too_large_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = features()
     write_parquet(tmp_path / "bank.parquet", x)
     monkeypatch.setattr(bank_parquet, "_BATCH_BYTES", 5 * D * 4)
@@ -506,9 +496,7 @@ def test_bank_parquet_decodes_kept_groups_once(tmp_path: Path, monkeypatch: pyte
 def test_bank_parquet_streams_a_large_row_group_in_bounded_memory(tmp_path: Path) -> None:
     num_samples, dim = 2**15, 512  # 64 MiB in one row group
     path = tmp_path / "bank.parquet"
-    write_parquet(
-        path, features(num_samples=num_samples, dim=dim), row_group_size=num_samples, compression="none"
-    )
+    write_parquet(path, features(num_samples=num_samples, dim=dim), row_group_size=num_samples, compression="none")
     before, highest = pa.total_allocated_bytes(), 0
     for _, rows in FeatureBank.open(path).chunks(max_bytes=2**20):
         assert rows.shape[1] == dim

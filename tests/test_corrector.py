@@ -21,9 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import proto_engine as pe
 from proto_engine import PrototypeCorrector
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:eta_max turned down"
-)  # raw pixels of digits lie close together
+pytestmark = pytest.mark.filterwarnings("ignore:eta_max turned down")  # raw pixels of digits lie close together
 WORDS = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 
 
@@ -94,9 +92,7 @@ def test_corrector_passes_every_keyword_on(digits: tuple[np.ndarray, ...]) -> No
 
 
 @pytest.mark.parametrize("kind", ["words", "objects", "floats", "offset", "booleans", "series", "tensor"])
-def test_corrector_answers_in_the_type_of_the_labels(
-    digits: tuple[np.ndarray, ...], tmp_path: Path, kind: str
-) -> None:
+def test_corrector_answers_in_the_type_of_the_labels(digits: tuple[np.ndarray, ...], tmp_path: Path, kind: str) -> None:
     x, _, noisy = digits
     values: Any = {
         "words": WORDS[noisy],
@@ -121,9 +117,7 @@ def test_corrector_answers_in_the_type_of_the_labels(
     assert np.array_equal(found.changed, found.labels != plain)
     found.save(tmp_path / "out.parquet")
     read = pd.read_parquet(tmp_path / "out.parquet")
-    assert (
-        read["suggested_label"].tolist() == found.to_frame()["suggested_label"].tolist() == corrected.tolist()
-    )
+    assert read["suggested_label"].tolist() == found.to_frame()["suggested_label"].tolist() == corrected.tolist()
 
 
 def test_corrector_two_classes_have_one_decision_value(digits: tuple[np.ndarray, ...]) -> None:
@@ -136,9 +130,7 @@ def test_corrector_two_classes_have_one_decision_value(digits: tuple[np.ndarray,
 
 
 @pytest.mark.parametrize("kind", ["memmap", "bank", "tensor", "lists", "frame", "float16", "integers"])
-def test_corrector_takes_every_kind_of_features(
-    digits: tuple[np.ndarray, ...], tmp_path: Path, kind: str
-) -> None:
+def test_corrector_takes_every_kind_of_features(digits: tuple[np.ndarray, ...], tmp_path: Path, kind: str) -> None:
     x, _, noisy = digits
     np.save(tmp_path / "x.npy", x)
     if kind == "tensor":
@@ -160,9 +152,7 @@ def test_corrector_takes_every_kind_of_features(
     assert np.array_equal(corrector.predict(features), wanted.predict(x))
     assert corrector.decision_function(features).shape == (len(x), 10)
     found = corrector.correct(features, noisy)
-    assert all(
-        type(getattr(found, name)) is np.ndarray for name in ("labels", "given", "score", "margin", "changed")
-    )
+    assert all(type(getattr(found, name)) is np.ndarray for name in ("labels", "given", "score", "margin", "changed"))
     assert np.array_equal(found.labels, wanted.correct(x, noisy).labels)
 
 

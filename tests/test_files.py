@@ -87,15 +87,11 @@ def test_atomic_write_leaves_nothing_when_the_disk_is_full(
 
 
 @posix
-def test_atomic_write_syncs_the_data_before_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_atomic_write_syncs_the_data_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *args, _name=name, _real=real: (calls.append(_name), _real(*args))
-        )
+        monkeypatch.setattr(os, name, lambda *args, _name=name, _real=real: (calls.append(_name), _real(*args)))
     with atomic_write(tmp_path / "out.bin") as file:
         file.write(b"data")
     assert calls == ["fsync", "replace", "fsync"]  # the file, the new name, the folder that holds the name
