@@ -9,6 +9,9 @@
 #include <string>
 
 #include "proto_engine.h"
+#if defined(PROTO_ENGINE_WITH_CUDA)
+#include "cuda/proto_engine_cuda.h"
+#endif
 
 namespace py = pybind11;
 using proto_engine::DType;
@@ -123,7 +126,7 @@ py::tuple count_bracket(const Array<float>& unit, float lo, float hi, int64_t ca
   Array<int64_t> above(m);
   int64_t* out = above.mutable_data();
   const float* u = unit.data();
-  std::vector<proto_engine::PairEntry> inside;
+  proto_engine::PairLists inside;
   int64_t num_inside = 0;
   run_native(num_threads, [&](const Execution& run) {
     num_inside = proto_engine::count_bracket(u, m, d, lo, hi, capacity, tile, out, &inside, run);
@@ -131,11 +134,15 @@ py::tuple count_bracket(const Array<float>& unit, float lo, float hi, int64_t ca
   const int64_t n = num_inside > capacity ? 0 : num_inside;
   Array<int32_t> row(n), column(n);
   Array<float> s(n);
-  for (int64_t t = 0; t < n; ++t) {
-    row.mutable_data()[t] = inside[t].row;
-    column.mutable_data()[t] = inside[t].column;
-    s.mutable_data()[t] = inside[t].s32;
-  }
+  int32_t *i = row.mutable_data(), *j = column.mutable_data();
+  float* value = s.mutable_data();
+  if (n > 0)
+    for (auto& list : inside)
+      for (; !list.empty(); list.pop_front()) {
+        *i++ = list.front().row;
+        *j++ = list.front().column;
+        *value++ = list.front().s32;
+      }
   return py::make_tuple(above, num_inside, row, column, s);
 }
 
@@ -224,6 +231,16 @@ py::tuple score_top2(const py::array& x, const std::string& dtype, const Array<d
   return py::make_tuple(label, best, second);
 }
 
+#if defined(PROTO_ENGINE_WITH_CUDA)
+// Device addresses as integers; the caller owns the memory and the stream.
+void cuda_normalize(uintptr_t x, int64_t m, int64_t d, uintptr_t squares, uintptr_t unit, uintptr_t stream) {
+  const cudaError_t error =
+      proto_engine::launch_normalize(reinterpret_cast<const float*>(x), m, d, reinterpret_cast<double*>(squares),
+                                     reinterpret_cast<float*>(unit), reinterpret_cast<cudaStream_t>(stream));
+  if (error != cudaSuccess) throw std::runtime_error(std::string("normalize: ") + cudaGetErrorString(error));
+}
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -245,6 +262,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("score", &score);
   module.def("score_top2", &score_top2);
 #if defined(PROTO_ENGINE_WITH_CUDA)
+  module.def("cuda_normalize", &cuda_normalize);
   module.attr("cuda_architectures") = PROTO_ENGINE_CUDA_ARCHS_TEXT;
 #else
   module.attr("cuda_architectures") = py::none();

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <vector>
 
@@ -69,10 +70,14 @@ struct PairEntry {
   float s32;
 };
 
+// One list a worker, in no particular order. A deque grows without moving what it holds, and gives its
+// memory back from the front while it is read: a list is never in memory twice.
+using PairLists = std::vector<std::deque<PairEntry>>;
+
 // above[i] = #{j != i : s32 > hi}; every pair with lo <= s32 <= hi is appended to `inside` as long
 // as there are no more than `capacity`. Returns how many there were.         above:   [m] int64
 int64_t count_bracket(const float* unit, int64_t m, int64_t d, float lo, float hi, int64_t capacity, int64_t tile,
-                      int64_t* above, std::vector<PairEntry>* inside, const Execution& run);
+                      int64_t* above, PairLists* inside, const Execution& run);
 
 // Pairs of S in [lo, hi], counted in `bins` equal bins with the least and greatest S of each bin;
 // returns the number of pairs with S < lo.            count: [bins] int64, least, most: [bins] float64

@@ -192,7 +192,8 @@ def select_prototypes(
         if len(rows) == 0:
             continue
         may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
-        stored = bank.rows(rows)
+        whole = len(rows) == num_samples and bank.array is not None  # a bank of one class: no copy
+        stored = bank.array if whole else bank.rows(rows)
         if method == "density-peaks":
             pool = resolved.backend.pool(resolved.native(stored), squares[rows])
             picks = pick_density_peaks(pool, p, quantile, eta_max, may_pick)

@@ -11,8 +11,11 @@ try:
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "numba", "cupy", "cupy-cuda12x", "cupy-cuda13x")
-_PACKAGES += ("faiss-cpu", "faiss-gpu", "pyarrow", "safetensors", "ml-dtypes", "pandas", "threadpoolctl")
+_PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "threadpoolctl", "torch", "numba"),
+    *("cupy", "cupy-cuda12x", "cupy-cuda13x", "faiss-cpu", "faiss-gpu"),
+    *("pandas", "pyarrow", "safetensors", "ml-dtypes"),
+)
 
 
 def show_versions() -> None:

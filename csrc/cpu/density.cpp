@@ -37,7 +37,7 @@ struct BracketEpilogue {
   struct Worker {
     RowCounts above;
     std::vector<int32_t> columns;
-    std::vector<PairEntry> inside;
+    std::deque<PairEntry> inside;
   };
   float lo, hi;
   int64_t capacity;
@@ -84,7 +84,7 @@ struct ThresholdEpilogue {
 }  // namespace
 
 int64_t count_bracket(const float* unit, int64_t m, int64_t d, float lo, float hi, int64_t capacity, int64_t tile,
-                      int64_t* above, std::vector<PairEntry>* inside, const Execution& run) {
+                      int64_t* above, PairLists* inside, const Execution& run) {
   BracketEpilogue epilogue;
   epilogue.lo = lo, epilogue.hi = hi, epilogue.capacity = capacity;
   epilogue.workers.resize(std::max(1, run.num_threads));
@@ -94,8 +94,7 @@ int64_t count_bracket(const float* unit, int64_t m, int64_t d, float lo, float h
   inside->clear();
   for (auto& worker : epilogue.workers) {
     worker.above.merge_into(above);
-    inside->insert(inside->end(), worker.inside.begin(), worker.inside.end());
-    std::vector<PairEntry>().swap(worker.inside);
+    inside->push_back(std::move(worker.inside));
   }
   return epilogue.num_inside;
 }

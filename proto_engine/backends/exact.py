@@ -29,7 +29,7 @@ SAMPLE_SIGMAS = 4.0  # a miss once in 15,000 calls; each costs one more pass
 KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
 MIN_CAPACITY = 2**20
 HISTOGRAM_BINS = 4096
-_SAMPLE_BATCH = 2**18
+_BATCH = 2**18
 
 
 @dataclass
@@ -98,8 +98,9 @@ def cutoff_and_density(
             return _close_in(pool, rank, lo - pool.bound, hi + pool.bound)
         else:
             t = order_statistic(inside.s32, rank - first, pool.m if lo <= 1.0 <= hi else 0)
-            if lo <= t - 2 * pool.bound and t + 2 * pool.bound <= hi:
-                return _finish(pool, inside, rank - first, t, diagonal_inside=lo <= 1.0 <= hi, hi=hi)
+            low, high = _float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
+            if lo <= low and high <= hi:
+                return _finish(pool, inside, rank - first, t, diagonal_inside=lo <= 1.0 <= hi)
             lo, hi = _float32_outwards(min(lo, t - 3 * pool.bound), max(hi, t + 3 * pool.bound))
 
 
@@ -109,11 +110,12 @@ def bracket_of(pool: ExactPool, rank: int) -> tuple[float, float, int]:
     num_pairs = m * (m - 1) // 2
     if num_pairs <= KEEP_ALL_PAIRS:
         return -np.inf, np.inf, num_pairs
-    sample = np.sort(_sample(pool))
+    sample = _sample(pool)
+    sample.sort()
     share = min(rank / (2 * num_pairs), 1.0)  # the diagonal's m entries are (nearly always) on top
     spread = SAMPLE_SIGMAS * np.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
     low, high = int(np.floor((share - spread) * len(sample))), int(np.ceil((share + spread) * len(sample)))
-    margin = 4 * pool.bound  # two for the pairs that float64 decides, two for s32 against the sample's S
+    margin = 3 * pool.bound  # two for the pairs that float64 decides, one for s32 against the sample's S
     lo = float(sample[low]) - margin if low >= 0 else -np.inf
     hi = float(sample[high]) + margin if high < len(sample) else np.inf
     expected = 2 * spread * num_pairs
@@ -135,7 +137,7 @@ def _sample(pool: ExactPool) -> np.ndarray:
     rng = np.random.default_rng(0)
     each = max(SAMPLED_PAIRS_PER_ROW, pool.m // 512)  # the bracket's pairs then stay near 55 m
     sample = np.empty(pool.m * each, dtype=np.float32)
-    step = max(1, _SAMPLE_BATCH // each)
+    step = max(1, _BATCH // each)
     for start in range(0, pool.m, step):
         rows = np.arange(start, min(start + step, pool.m))
         first = np.repeat(rows, each)
@@ -150,26 +152,26 @@ def _entries_below(pool: ExactPool, inside: Inside, lo: float) -> int:
     return 2 * below + (pool.m if lo > 1.0 else 0)
 
 
-def _finish(
-    pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool, hi: float
-) -> tuple[float, np.ndarray]:
+def _finish(pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool) -> tuple[float, np.ndarray]:
     """Step 3 and 4: look up the undecided pairs, take the order statistic among them, count."""
-    reach = 2 * pool.bound
-    s32 = inside.s32.astype(np.float64)
-    certainly_above = s32 > t + reach
-    undecided = np.flatnonzero(np.abs(s32 - t) <= reach)
-    num_below = len(s32) - int(np.count_nonzero(certainly_above)) - len(undecided)
+    # Rounded outwards to float32: a few more pairs are looked up, and no wider copy of s32 is made.
+    low, high = _float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
+    undecided = np.flatnonzero((inside.s32 >= np.float32(low)) & (inside.s32 <= np.float32(high)))
+    num_below = int(np.count_nonzero(inside.s32 < np.float32(low)))
     first = inside.row[undecided].astype(np.int64)
     second = inside.column[undecided].astype(np.int64)
     exact = pool.pair_similarity(first, second)
-    ones = pool.m if diagonal_inside and abs(1.0 - t) <= reach else 0
-    rank -= 2 * num_below + (pool.m if diagonal_inside and t - reach > 1.0 else 0)
+    ones = pool.m if diagonal_inside and low <= 1.0 <= high else 0
+    rank -= 2 * num_below + (pool.m if diagonal_inside and 1.0 < low else 0)
     cutoff = order_statistic(exact, rank, ones)
 
-    above = inside.above + int(cutoff < 1.0)
-    equal = np.full(pool.m, int(cutoff == 1.0), dtype=np.int64)
-    for side in (inside.row, inside.column):
-        above += np.bincount(side[certainly_above], minlength=pool.m)
+    above = inside.above + int(1.0 > cutoff)
+    equal = np.full(pool.m, int(1.0 == cutoff), dtype=np.int64)
+    for start in range(0, len(inside.s32), _BATCH):  # bincount widens its input: a part at a time
+        part = slice(start, start + _BATCH)
+        certain = inside.s32[part] > np.float32(high)
+        for side in (inside.row, inside.column):
+            above += np.bincount(side[part][certain], minlength=pool.m)
     for side in (first, second):
         above += np.bincount(side[exact > cutoff], minlength=pool.m)
         equal += np.bincount(side[exact == cutoff], minlength=pool.m)

@@ -1,0 +1,57 @@
+# make demo   train on images with wrong labels, with and without self-correction, and compare
+# make test   the whole test suite
+# Both set up everything they need in .venv first (a few minutes and about 8 GB the first time).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= digits
+NOISE ?= symmetric:0.4
+SEEDS ?= 3
+DEMO_OUT ?= runs/demo
+NATIVE := $(wildcard csrc/*.* csrc/cpu/* csrc/cuda/*)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu)
+
+.PHONY: demo test lint sanitize bench report clean
+
+demo: $(VENV)/.package
+	$(BIN)/python examples/demo.py --data $(DATA) --noise $(NOISE) --seeds $(SEEDS) --out $(DEMO_OUT) $(if $(ROOT),--root $(ROOT))
+
+test: $(VENV)/.package
+	$(BIN)/pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)
+
+lint: $(VENV)/.package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+# The engine's tests against a core built with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/.package
+	rm -rf build/sanitize
+	PROTO_ENGINE_CUDA=0 PROTO_ENGINE_SANITIZE=address,undefined \
+	    $(BIN)/pip install -q --no-build-isolation --no-deps --target build/sanitize .
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PROTO_ENGINE_SANITIZED=1 \
+	    PYTHONPATH=build/sanitize $(BIN)/pytest -q -p no:cacheprovider tests/native
+
+bench: $(VENV)/.package
+	$(BIN)/python benchmarks/bench_density.py
+	$(BIN)/python benchmarks/bench_score.py
+
+report: $(VENV)/.package
+	$(BIN)/python benchmarks/report.py
+
+clean:
+	rm -rf build runs .coverage
+
+$(VENV)/.stack: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
+	$(BIN)/pip install -q -c constraints.txt "pybind11>=3,<4" cmake ninja ruff mypy clang-format pre-commit \
+	    `$(BIN)/python .ci/requirements.py train test cuda12 bench`
+	touch $@
+
+$(VENV)/.package: $(VENV)/.stack setup.py $(NATIVE)
+	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	touch $@
