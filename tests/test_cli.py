@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -491,6 +492,25 @@ def test_cli_as_a_process(folder: Path) -> None:
     )
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "proto-engine: error: labels: 'no.npy' does not exist\n"
+
+
+@posix
+@pytest.mark.parametrize("quiet", [False, True])
+def test_cli_shows_progress_on_a_terminal(folder: Path, quiet: bool) -> None:
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    terminal, stderr = os.openpty()
+    fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["correct", "x.npy", "y.npy", "-o", "o.csv", "--prototypes-per-class", "2"]
+    done = subprocess.run(
+        command(*arguments, *["--quiet"] * quiet), stdout=subprocess.DEVNULL, stderr=stderr, check=False
+    )
+    os.write(stderr, b"end")  # something to read in any case
+    os.close(stderr)
+    shown = os.read(terminal, 2**16).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    assert ("correct: 100%|" in shown) == (not quiet)
+    assert (shown == "end") == quiet
 
 
 @posix
