@@ -10,13 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from .bank import FeatureBank
+from .bank_formats import BFLOAT16, FLOAT_DTYPES
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-FLOAT_DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64))
 _KDLCPU = 1  # DLPack's number for host memory
 
 

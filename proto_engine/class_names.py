@@ -5,29 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from .arrays import to_numpy
-from .files import atomic_write
-from .prototypes import FORMAT, Prototypes
-
-
-def save_with_names(prototypes: Prototypes, path: str | os.PathLike[str], class_names: Sequence[str] | None) -> None:
-    """Write what `Prototypes.save` writes, with the class names in the file's metadata."""
-    if class_names is None:
-        prototypes.save(path)
-        return
-    arrays = {
-        field.name: np.ascontiguousarray(to_numpy(getattr(prototypes, field.name))) for field in fields(prototypes)
-    }
-    metadata = {"format": FORMAT, "class_names": json.dumps(list(class_names))}
-    data = safetensors.numpy.save(arrays, metadata=metadata)
-    with atomic_write(path) as file:
-        file.write(data)
+from .prototypes import Prototypes
 
 
 def load_with_names(path: str | os.PathLike[str]) -> tuple[Prototypes, list[str] | None]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .bank import FeatureBank
-from .class_names import load_with_names, renumber, save_with_names
+from .class_names import load_with_names, renumber
 from .cli_report import correction_report, selection_report
 from .corrections import OUTPUT_ENDINGS
 from .files import atomic_write, check_ending, check_writable
@@ -88,7 +88,7 @@ def _select(arguments: argparse.Namespace) -> None:
     bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
     labels, names = read_labels(arguments.labels, arguments.label_column)
     prototypes = _selected(arguments, bank, labels, names)
-    save_with_names(prototypes, arguments.output, names)
+    prototypes.save(arguments.output, class_names=names)
     print(selection_report(prototypes, np.bincount(labels, minlength=prototypes.num_classes), names))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -58,8 +59,14 @@ class Prototypes:
     def dim(self) -> int:
         return int(self.folded.shape[1])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> None:
         """Write all arrays to one ``.safetensors`` file, all of it or nothing.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+        class_names : sequence of str, optional
+            Kept in the file's metadata, so that labels read later are numbered as they were now.
 
         Raises
         ------
@@ -67,7 +74,10 @@ class Prototypes:
             The file cannot be written.
         """
         arrays = {field.name: np.ascontiguousarray(to_numpy(getattr(self, field.name))) for field in fields(self)}
-        data = safetensors.numpy.save(arrays, metadata={"format": FORMAT})
+        metadata = {"format": FORMAT}
+        if class_names is not None:
+            metadata["class_names"] = json.dumps(list(class_names))
+        data = safetensors.numpy.save(arrays, metadata=metadata)
         with atomic_write(path) as file:
             file.write(data)
 
