@@ -18,17 +18,30 @@ int fortran_int(int64_t value) {
 
 void set_sgemm(SgemmFunction sgemm) { g_sgemm = sgemm; }
 
-void multiply_transposed(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb,
-                         int64_t d, float* c, int64_t ldc) {
+namespace {
+
+// Read as Fortran matrices, a is A^T [d, rows] and c is C^T = op(B)^T A^T.
+void call_sgemm(char op_b, const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb,
+                int64_t d, float* c, int64_t ldc) {
   const SgemmFunction sgemm = g_sgemm.load();
   if (!sgemm) throw std::logic_error("no sgemm was set");
-  // Read as Fortran matrices, a is A^T [d, rows] and b is B^T [d, columns]; C^T = (B^T)^T A^T.
-  char transpose = 'T', plain = 'N';
+  char plain = 'N';
   int m = fortran_int(columns), n = fortran_int(rows), k = fortran_int(d);
   int ld_b = fortran_int(ldb), ld_a = fortran_int(lda), ld_c = fortran_int(ldc);
   float one = 1.0f, zero = 0.0f;
-  sgemm(&transpose, &plain, &m, &n, &k, &one, const_cast<float*>(b), &ld_b, const_cast<float*>(a), &ld_a, &zero, c,
-        &ld_c);
+  sgemm(&op_b, &plain, &m, &n, &k, &one, const_cast<float*>(b), &ld_b, const_cast<float*>(a), &ld_a, &zero, c, &ld_c);
+}
+
+}  // namespace
+
+void multiply_transposed(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb,
+                         int64_t d, float* c, int64_t ldc) {
+  call_sgemm('T', a, rows, lda, b, columns, ldb, d, c, ldc);
+}
+
+void multiply(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb, int64_t d,
+              float* c, int64_t ldc) {
+  call_sgemm('N', a, rows, lda, b, columns, ldb, d, c, ldc);
 }
 
 }  // namespace proto_engine

@@ -9,4 +9,8 @@ namespace proto_engine {
 void multiply_transposed(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb,
                          int64_t d, float* c, int64_t ldc);
 
+// c[i, j] = sum_k a[i, k] b[k, j].   a: [rows, d] stride lda, b: [d, columns] stride ldb, c: stride ldc.
+void multiply(const float* a, int64_t rows, int64_t lda, const float* b, int64_t columns, int64_t ldb, int64_t d,
+              float* c, int64_t ldc);
+
 }  // namespace proto_engine

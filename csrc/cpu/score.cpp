@@ -4,6 +4,7 @@
 // of C p. Shapes: x [m, d] stored, folded [C, d] float64, sigma [m, C] float32.
 // One pass over x: a worker takes a block of rows, makes unit rows of them in its own cache-sized
 // buffer, multiplies (sgemm, [rows, d] x [d, C]) and reduces. Bytes: m d once. Flops: 2 m d C.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -13,42 +14,72 @@
 
 namespace proto_engine {
 namespace {
-constexpr int64_t kBlock = 128;
+constexpr int64_t kBlock = 256;  // unit rows of 512 dimensions then fill half of a 1 MB second-level cache
 
 bool usable(double square) { return square > 0.0 && std::isfinite(square); }
 
-// A worker's block: squares, unit rows and their float32 scores.
+// float32 rows of moderate length are multiplied as they are stored and the products are scaled by the
+// inverse norm; others (half types, float64, very long or very short rows) go through unit rows first.
+bool moderate(double square) { return square > 0x1p-60 && square < 0x1p+60; }
+
+// A worker's block: squares of its rows and their float32 scores, NaN for unusable rows.
 struct ScoreBlock {
   double squares[kBlock];
   std::vector<float> unit, s;
 
   void compute(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded, int64_t num_classes) {
-    const int64_t d = x.dim;
-    unit.resize(kBlock * d), s.resize(kBlock * num_classes);
+    s.resize(kBlock * num_classes);
     for (int64_t r = 0; r < size; r += 4) {
       const void* rows[4];
-      for (int64_t t = 0; t < 4; ++t) rows[t] = row_of(x, begin + std::min(r + t, size - 1));
       double q[4];
-      vector_loops().dot4(x.dtype, rows, rows, d, q);
-      for (int64_t t = 0; t < 4 && r + t < size; ++t) {
-        squares[r + t] = q[t];
-        float* out = unit.data() + (r + t) * d;
-        if (usable(q[t]))
-          vector_loops().scale(x.dtype, rows[t], d, 1.0 / std::sqrt(q[t]), out);
-        else
-          std::fill(out, out + d, std::numeric_limits<float>::quiet_NaN());
-      }
+      for (int64_t t = 0; t < 4; ++t) rows[t] = row_of(x, begin + std::min(r + t, size - 1));
+      vector_loops().dot4(x.dtype, rows, rows, x.dim, q);
+      std::copy(q, q + std::min<int64_t>(4, size - r), squares + r);
     }
-    multiply_transposed(unit.data(), size, d, folded.data(), num_classes, d, d, s.data(), num_classes);
+    if (x.dtype == DType::kFloat32 && std::all_of(squares, squares + size, moderate))
+      multiply_stored(x, begin, size, folded, num_classes);
+    else
+      multiply_unit(x, begin, size, folded, num_classes);
+  }
+
+ private:
+  void multiply_stored(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded,
+                       int64_t num_classes) {
+    const float* rows = static_cast<const float*>(row_of(x, begin));
+    multiply(rows, size, x.stride, folded.data(), num_classes, num_classes, x.dim, s.data(), num_classes);
+    for (int64_t r = 0; r < size; ++r) {
+      const float inverse_norm = static_cast<float>(1.0 / std::sqrt(squares[r]));
+      for (int64_t c = 0; c < num_classes; ++c) s[r * num_classes + c] *= inverse_norm;
+    }
+  }
+
+  void multiply_unit(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded,
+                     int64_t num_classes) {
+    const int64_t d = x.dim;
+    unit.resize(kBlock * d);
+    for (int64_t r = 0; r < size; ++r) {
+      float* out = unit.data() + r * d;
+      if (usable(squares[r]))
+        vector_loops().scale(x.dtype, row_of(x, begin + r), d, 1.0 / std::sqrt(squares[r]), out);
+      else
+        std::fill(out, out + d, std::numeric_limits<float>::quiet_NaN());
+    }
+    multiply(unit.data(), size, d, folded.data(), num_classes, num_classes, d, s.data(), num_classes);
   }
 };
 
-std::vector<float> to_float32(const double* values, int64_t n) { return std::vector<float>(values, values + n); }
+// The folded vectors in float32 and transposed, [d, C]: the layout that narrow products run fastest on.
+std::vector<float> transposed_float32(const double* folded, int64_t num_classes, int64_t d) {
+  std::vector<float> out(num_classes * d);
+  for (int64_t c = 0; c < num_classes; ++c)
+    for (int64_t k = 0; k < d; ++k) out[k * num_classes + c] = static_cast<float>(folded[c * d + k]);
+  return out;
+}
 
 }  // namespace
 
 void score(const Rows& x, const double* folded, int64_t num_classes, float* sigma, const Execution& run) {
-  const std::vector<float> folded32 = to_float32(folded, num_classes * x.dim);
+  const std::vector<float> folded32 = transposed_float32(folded, num_classes, x.dim);
   std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
   parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
     const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
@@ -80,13 +111,15 @@ struct BestTwo {
 void score_top2(const Rows& x, const double* folded, int64_t num_classes, double bound, int64_t* label, double* best,
                 double* second, const Execution& run) {
   const int64_t d = x.dim;
-  const std::vector<float> folded32 = to_float32(folded, num_classes * d);
+  const std::vector<float> folded32 = transposed_float32(folded, num_classes, d);
   std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
   parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
     const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
     ScoreBlock& own = blocks[worker];
     own.compute(x, begin, size, folded32, num_classes);
     BestTwo result[kBlock];
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    std::vector<int32_t> near(num_classes + 16), unused(num_classes);  // 16: a whole vector is stored
     // Pending pinned dots, four at a time; pairs of a row arrive in ascending class order.
     const void* a[4];
     const double* f[4];
@@ -105,9 +138,12 @@ void score_top2(const Rows& x, const double* folded, int64_t num_classes, double
       const float* s = own.s.data() + r * num_classes;
       const Top2 top = vector_loops().top2(s, num_classes);
       // Whoever is first or second in float64 lies within two bounds of the float32 second.
-      const double reach = static_cast<double>(top.second) - 2.0 * bound;
-      for (int64_t c = 0; c < num_classes; ++c) {
-        if (static_cast<double>(s[c]) < reach) continue;
+      const float reach =
+          std::nextafter(static_cast<float>(static_cast<double>(top.second) - 2.0 * bound), -kInfinity);
+      int64_t found = 0;
+      vector_loops().scan_bracket(s, num_classes, reach, kInfinity, unused.data(), near.data(), &found);
+      for (int64_t t = 0; t < found; ++t) {
+        const int64_t c = near[t];
         a[pending] = row_of(x, begin + r), f[pending] = folded + c * d;
         where[pending] = r, of_class[pending] = c;
         if (++pending == 4) flush();
