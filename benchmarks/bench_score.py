@@ -1,0 +1,195 @@
+"""Corrected labels of a memory-mapped feature bank, against the bare product on the same file.
+
+    python benchmarks/bench_score.py              # the rows of the README; writes 2 GB to --dir meanwhile
+    python benchmarks/bench_score.py --quick      # seconds; prints, keeps nothing
+
+Every call starts from the file's name, opens it and maps it anew, so that all variants pay for the same
+page faults; the file's pages are in the page cache for all of them. The rooflines walk over it in the
+engine's chunks: one multiplies each chunk with the folded prototypes, one copies it.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from checks import ScoreTruth, require
+from harness import Bench, Case, Variant, main
+from inputs import class_means, relu_rows
+from machine import num_processors
+
+import proto_engine as pe
+from proto_engine.backends import error_bound
+from proto_engine.bank import DEFAULT_CHUNK_BYTES
+
+CASES: list[Case] = [
+    {"num_samples": n, "dim": dim, "num_classes": c}
+    for n, dim, c in [
+        (1_000_000, 512, 100),
+        (250_000, 512, 10),
+        (250_000, 512, 14),
+        (250_000, 512, 1000),
+        (500_000, 256, 100),
+        (125_000, 2048, 100),
+    ]
+]
+QUICK: list[Case] = [{"num_samples": 3000, "dim": 32, "num_classes": 10}]
+CORRECT, PRODUCT, COPY = "correct_labels", "chunk @ folded.T", "copy"
+_TINY = 1000
+_ROWS_PER_WRITE = 16384
+_NOISE = 0.4  # share of labels drawn at random
+_FEATURES, _LABELS, _PROTOTYPES = "features.npy", "labels.npy", "prototypes.safetensors"
+
+
+class Inputs:
+    """The file's name, the labels and the prototypes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _FEATURES
+        self.labels = np.load(folder / _LABELS)
+        self.prototypes = pe.Prototypes.load(folder / _PROTOTYPES)
+
+    def open(self) -> np.ndarray:
+        return np.asarray(np.load(self.path, mmap_mode="r"))
+
+
+def prepare(case: Case, folder: Path) -> None:
+    """Write features, labels and prototypes; the classes' rows lie mixed, as in a data set."""
+    rng = np.random.default_rng(0)
+    n, dim, num_classes = case["num_samples"], case["dim"], case["num_classes"]
+    means = class_means(rng, num_classes, dim)
+    labels = np.arange(n) % num_classes  # every class has rows, whatever the size
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n, dim)}
+    with open(folder / _FEATURES, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n, _ROWS_PER_WRITE):
+            rows = relu_rows(rng, means, labels[start : start + _ROWS_PER_WRITE])
+            file.write(rows.data)
+    given = np.where(rng.random(n) < _NOISE, rng.integers(0, num_classes, n), labels)
+    np.save(folder / _LABELS, given)
+    first = min(n, 20 * num_classes)  # prototypes of a few rows a class will do: only their number matters
+    sample = np.array(np.load(folder / _FEATURES, mmap_mode="r")[:first])
+    prototypes = pe.select_prototypes(sample, labels[:first], num_classes=num_classes)
+    prototypes.save(folder / _PROTOTYPES)
+
+
+def correct(inputs: Inputs, backend: str) -> pe.Corrections:
+    bank = pe.FeatureBank.open(inputs.path)
+    return pe.correct_labels(bank, inputs.labels, inputs.prototypes, backend=backend)
+
+
+def plain_torch(inputs: Inputs) -> Any:
+    import baselines
+
+    found = baselines.torch_score(inputs.open(), inputs.labels, inputs.prototypes.folded)
+    return pe.Corrections(given=inputs.labels, **found)
+
+
+def multiply_torch(inputs: Inputs) -> np.ndarray:
+    import torch
+
+    features, step = _chunked(inputs)
+    weights = torch.from_numpy(inputs.prototypes.folded).float().T  # [D, C]
+    out = torch.empty(step, weights.shape[1])
+    for start in range(0, len(features), step):
+        with warnings.catch_warnings():  # that the map is read-only
+            warnings.simplefilter("ignore")
+            chunk = torch.from_numpy(features[start : start + step])
+        torch.mm(chunk, weights, out=out[: len(chunk)])
+    return out[: len(chunk)].numpy()
+
+
+def multiply_numpy(inputs: Inputs) -> np.ndarray:
+    features, step = _chunked(inputs)
+    weights = inputs.prototypes.folded.astype(np.float32).T  # [D, C]
+    out = np.empty((step, weights.shape[1]), dtype=np.float32)
+    for start in range(0, len(features), step):
+        chunk = features[start : start + step]
+        np.matmul(chunk, weights, out=out[: len(chunk)])
+    return out[: len(chunk)]
+
+
+def copy(inputs: Inputs) -> np.ndarray:
+    features, step = _chunked(inputs)
+    out = np.empty((step, features.shape[1]), dtype=np.float32)
+    for start in range(0, len(features), step):
+        chunk = features[start : start + step]
+        np.copyto(out[: len(chunk)], chunk)
+    return out[: len(chunk)]
+
+
+def variants(case: Case) -> list[Variant]:
+    """What runs at this size; backends that are not available here are left out."""
+    threads = num_processors()
+    found = [
+        Variant("torch.mm", PRODUCT, "roofline", threads, multiply_torch),
+        Variant("numpy.matmul", PRODUCT, "roofline", threads, multiply_numpy),
+        Variant("numpy.copyto", COPY, "roofline", 1, copy),
+    ]
+    for name in ("cpu", "faiss", "numba", "torch"):
+        if pe.backends()[name] is None:
+            found.append(_ours(name, threads))
+    found.append(Variant("torch chunked", CORRECT, "baseline", threads, plain_torch))
+    return found
+
+
+def checker(case: Case, inputs: Inputs) -> Any:
+    """Against float64: labels, scores and margins of all rows; for the rooflines the last chunk."""
+    features, step = _chunked(inputs)
+    truth = ScoreTruth(features, inputs.prototypes.folded)
+    last = np.array(features[(len(features) - 1) // step * step :])  # [b, D]
+
+    def check(variant: Variant, result: Any) -> None:
+        if variant.task == COPY:
+            require(np.array_equal(result, last), f"{variant.name}: another chunk than the file's last")
+        elif variant.task == PRODUCT:
+            _check_product(last, inputs.prototypes.folded, result)
+        else:
+            arrays = (np.asarray(a) for a in (result.labels, result.score, result.margin))
+            truth.check(*arrays, exact=variant.role == "ours", name=variant.name)
+            changed = np.asarray(result.labels) != inputs.labels
+            require(np.array_equal(result.changed, changed), f"{variant.name}: changed is not labels != given")
+
+    return check
+
+
+def work(case: Case) -> dict[str, float | None]:
+    """The product's, and the file's bytes read once; for all variants alike."""
+    n, dim = case["num_samples"], case["dim"]
+    return {"flops": 2.0 * n * dim * case["num_classes"], "bytes": 4.0 * n * dim}
+
+
+def _ours(backend: str, threads: int) -> Variant:
+    return Variant(backend, CORRECT, "ours", threads, lambda inputs: correct(inputs, backend))
+
+
+def _chunked(inputs: Inputs) -> tuple[np.ndarray, int]:
+    """The features, mapped, and the rows of a chunk."""
+    features = inputs.open()
+    return features, max(1, DEFAULT_CHUNK_BYTES // features.strides[0])
+
+
+def _check_product(chunk: np.ndarray, folded: np.ndarray, product: np.ndarray) -> None:
+    double = chunk.astype(np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", double, double))
+    off = np.abs(product - double @ folded.T) / norms[:, None]
+    require(off.max() <= error_bound(chunk.shape[1]), f"a product is off by {off.max():.3g}")
+
+
+BENCH = Bench(
+    name="bench_score",
+    script=Path(__file__).resolve(),
+    sizes=("num_samples", "dim", "num_classes"),
+    prepare=prepare,
+    inputs=lambda case, folder: Inputs(folder),
+    tiny=lambda case: {**case, "num_samples": max(_TINY, 2 * case["num_classes"])},
+    variants=variants,
+    checker=checker,
+    work=work,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCH, CASES, QUICK, sys.argv[1:]))

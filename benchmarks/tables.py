@@ -1,0 +1,174 @@
+"""The tables of the READMEs, from rows of the result files; nobody types a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+SELECT, CORRECT, COPY = "select_prototypes", "correct_labels", "copy"
+PRODUCTS = ("S = X X^T", "chunk @ folded.T")
+NONE_YET = "Not measured yet."
+
+
+def newest(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
+    """The rows that count: for each device its cases in order of size, each from the newest run that has it.
+
+    A case's rows all come from one run, since only variants of one run are comparable.
+    """
+    latest: dict[tuple[Any, ...], str] = {}
+    for row in rows:
+        key = (row["device"], *row["case"].items())
+        latest[key] = max(row["date"], latest.get(key, ""))
+    found: dict[str, list[list[Row]]] = {}
+    for key in sorted(latest, key=lambda key: (key[0], [size for _, size in key[1:]])):
+        device, *sizes = key
+        same = [r for r in rows if r["device"] == device and r["case"] == dict(sizes) and r["date"] == latest[key]]
+        found.setdefault(device, []).append(same)
+    return found
+
+
+def pick(rows: Sequence[Row], variant: str, task: str) -> Row | None:
+    """The row of a variant with the most threads, or None."""
+    fitting = [row for row in rows if row["variant"] == variant and row["task"] == task]
+    return max(fitting, key=lambda row: row["threads"], default=None)
+
+
+def product_of(rows: Sequence[Row]) -> Row | None:
+    """The roofline: the fastest way to the bare product, other than NumPy's symmetric one."""
+    done = [row for row in rows if row["task"] in PRODUCTS and row["outcome"] == "ok"]
+    done = [row for row in done if row["task"] != PRODUCTS[0] or row["variant"] == "torch.mm"]
+    most = max((row["threads"] for row in done), default=0)
+    return min((r for r in done if r["threads"] == most), key=lambda row: row["median_s"], default=None)
+
+
+def ratio(above: Row | None, below: Row | None) -> float | None:
+    """Of two medians; None where one of them was not measured."""
+    if above is None or below is None or above["outcome"] != "ok" or below["outcome"] != "ok":
+        return None
+    return above["median_s"] / below["median_s"]
+
+
+def density_summary(rows: Sequence[Row]) -> str:
+    """One line a case: the product, the engine's backends, plain torch."""
+    columns = [("torch.mm", PRODUCTS[0], "`torch.mm(X, X.T, out=S)` alone")]
+    columns += [(name, SELECT, f"`{name}`") for name in ("cpu", "numba", "torch")]
+    columns += [(name, SELECT, name) for name in ("torch dense", "torch chunked")]
+    ratios = [
+        ("cpu / product", ("cpu", SELECT), ("torch.mm", PRODUCTS[0])),
+        ("torch dense / cpu", ("torch dense", SELECT), ("cpu", SELECT)),
+    ]
+    return _summary(rows, "m x D", columns, ratios, "memory_growth_bytes")
+
+
+def score_summary(rows: Sequence[Row]) -> str:
+    """One line a case: the product, the engine's backends, plain torch."""
+    columns = [("product", "", "bare chunked product")]
+    columns += [(name, CORRECT, f"`{name}`") for name in ("cpu", "faiss", "numba", "torch")]
+    columns += [("torch chunked", CORRECT, "torch chunked")]
+    ratios = [("cpu / product", ("cpu", CORRECT), ("product", ""))]
+    return _summary(rows, "N x D x C", columns, ratios, "memory_peak_bytes")
+
+
+def full_table(rows: Sequence[Row]) -> str:
+    """Every row that counts, with its spread, its rates and its memory."""
+    if not rows:
+        return NONE_YET
+    parts = []
+    for device, cases in newest(rows).items():
+        lines = [_caption(device, cases), "", _line(*_HEADS), _RULE * len(_HEADS) + "|"]
+        for case in cases:
+            lines += [_full_line(row) for row in case]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def sizes(row: Row) -> str:
+    """The sizes of a case, such as "16,384 x 512"."""
+    return " x ".join(f"{size:,}" for size in row["case"].values())
+
+
+def seconds(value: float) -> str:
+    """Three digits, in the unit that suits."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def megabytes(value: float | None) -> str:
+    """Whole MB, or GB with one digit from 1 GB on."""
+    if value is None:
+        return "unknown"
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"
+
+
+_RULE = "|---"
+_HEADS = ("size", "variant", "task", "threads", "median", "p10 to p90", "rate", "memory growth", "peak memory")
+
+
+def _summary(
+    rows: Sequence[Row],
+    size: str,
+    columns: list[tuple[str, str, str]],
+    ratios: list[tuple[str, tuple[str, str], tuple[str, str]]],
+    memory: str,
+) -> str:
+    if not rows:
+        return NONE_YET
+    parts = []
+    for device, cases in newest(rows).items():
+        present = [c for c in columns if any(_find(case, *c[:2]) for case in cases)]
+        heads = [size, *(title for _, _, title in present), *(title for title, _, _ in ratios)]
+        lines = [_caption(device, cases), "", _line(*heads), _RULE * len(heads) + "|"]
+        for case in cases:
+            cells = [_cell(_find(case, *c[:2]), memory) for c in present]
+            for _, above, below in ratios:
+                value = ratio(_find(case, *above), _find(case, *below))
+                cells.append("" if value is None else f"{value:.2f}")
+            lines.append(_line(sizes(case[0]), *cells))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _find(case: Sequence[Row], variant: str, task: str) -> Row | None:
+    return product_of(case) if variant == "product" else pick(case, variant, task)
+
+
+def _cell(row: Row | None, memory: str) -> str:
+    if row is None:
+        return ""
+    if row["outcome"] != "ok":
+        return f"{row['outcome']} ({megabytes(row['needs_bytes'])})"
+    return f"{seconds(row['median_s'])}, {megabytes(row[memory])}"
+
+
+def _full_line(row: Row) -> str:
+    head = [sizes(row), row["variant"], row["task"], row["threads"]]
+    if row["outcome"] != "ok":
+        return _line(*head, f"{row['outcome']} (needs {megabytes(row['needs_bytes'])})", "", "", "", "")
+    rates = [(row["gflop_per_s"], "GFLOP/s"), (row["gb_per_s"], "GB/s")]
+    if row["task"] == COPY:
+        rates = rates[1:]
+    rate = ", ".join(f"{value:.3g} {unit}" for value, unit in rates if value is not None)
+    spread = f"{seconds(row['p10_s'])} to {seconds(row['p90_s'])}"
+    growth, peak = megabytes(row["memory_growth_bytes"]), megabytes(row["memory_peak_bytes"])
+    return _line(*head, seconds(row["median_s"]), spread, rate, growth, peak)
+
+
+def _caption(device: str, cases: Sequence[Sequence[Row]]) -> str:
+    """The machine, and for every run that took part its day, commit, versions and command."""
+    runs: dict[str, Row] = {}
+    for case in cases:
+        runs.setdefault(case[0]["date"], case[0])
+    told = []
+    for date, row in sorted(runs.items()):
+        versions = ", ".join(
+            f"{name} {row['versions'][name]}" for name in ("torch", "numpy") if name in row["versions"]
+        )
+        commit = f"commit {row['commit']}" + (" with changes" if row["dirty"] else "")
+        told.append(f"{date[:10]}, {commit}, {versions}, `{row['command']}`")
+    repeats = sorted({row["repeats"] for case in cases for row in case if row["outcome"] == "ok"})
+    times = " or ".join(map(str, repeats))
+    return f"{device}; medians of {times} interleaved calls. Measured {'; '.join(told)}."
+
+
+def _line(*cells: Any) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
