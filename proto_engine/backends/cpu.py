@@ -27,7 +27,7 @@ class CpuPool(ExactPool):
         self._rows, self._dtype = stored(rows)
         self._squares = squares
         self._threads = threads
-        self._tile = default_tile(self.m) if tile is None else tile
+        self._tile = default_tile(self.m, threads) if tile is None else tile
         self._unit = _core.normalize(self._rows, self._dtype, squares, threads)  # [m, D] float32
 
     def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from .base import Pool, cutoff_rank, error_bound
 
-SAMPLED_PAIRS_PER_ROW = 32
+SAMPLED_PAIRS_PER_ROW = 8
 SAMPLE_SIGMAS = 4.0  # a miss once in 15,000 calls; each costs one more pass
 KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
 MIN_CAPACITY = 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ def num_threads() -> int:
     return os.cpu_count() or 1
 
 
-def default_tile(m: int) -> int:
-    """Side of a tile: large enough for the matrix product, small enough that every thread gets several."""
-    return int(np.clip(m // 8 // 64 * 64, 64, 512))
+def default_tile(m: int, threads: int) -> int:
+    """Side of a tile: large enough for the matrix product, small enough that each thread gets several."""
+    tiles_a_side = math.isqrt(8 * threads) + 1  # about four tiles a thread in the triangle
+    return int(np.clip(m // tiles_a_side // 64 * 64, 64, 512))
 
 
 def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
