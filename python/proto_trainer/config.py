@@ -1,0 +1,135 @@
+"""Everything that decides the outcome of a run, in one frozen object, and a recipe for each data set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .data.noise import NoiseSpec
+from .errors import ConfigError
+
+# Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
+_PLACES = ("out", "root", "device")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run; `make_config` fills in what a data set's recipe knows.
+
+    Attributes
+    ----------
+    data, model, method : str
+        See `proto_trainer.data.DATASETS`, `proto_trainer.models.MODELS`, `proto_trainer.methods.METHODS`.
+    out : Path
+        Where the run writes.
+    root : Path or None
+        Where the data lies.
+    noise : NoiseSpec or None
+        Noise to add to the labels of the training set.
+    epochs, start_epoch : int
+        Epochs are counted from 0; `start_epoch` is the first that begins with a correction phase.
+    seed : int
+    batch_size : int
+    lr, momentum, weight_decay : float
+        Of SGD; the rate is divided by 10 after each third of the epochs.
+    alpha, prototypes_per_class, samples_per_class
+        See `LabelCorrector`.
+    image_size : int
+        Side of the images of an ``imagefolder``.
+    workers : int
+        Processes that load images; 0 for data sets in memory.
+    device : str
+        ``auto`` (a GPU if there is one), or what `torch.device` takes.
+    """
+
+    data: str
+    out: Path
+    model: str
+    epochs: int
+    start_epoch: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    method: str = "smp"
+    root: Path | None = None
+    noise: NoiseSpec | None = None
+    seed: int = 0
+    momentum: float = 0.9
+    alpha: float = 0.5
+    prototypes_per_class: int = 8
+    samples_per_class: int | None = 1280
+    image_size: int = 224
+    workers: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1), ("start_epoch", 0), ("batch_size", 1), ("seed", 0), ("prototypes_per_class", 1),
+            ("image_size", 8), ("workers", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"{name} must be {least} or more, got {value}")
+        if self.samples_per_class is not None and self.samples_per_class < 1:
+            raise ConfigError(f"samples_per_class must be 1 or more, or all, got {self.samples_per_class}")
+        if self.start_epoch >= self.epochs:
+            raise ConfigError(
+                f"start_epoch must be smaller than epochs ({self.epochs}), or no epoch corrects; got {self.start_epoch}"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha must lie in 0..1, got {self.alpha}")
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be a finite number, 0 or more, got {value}")
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Batches without gradients fit four times as many images."""
+        return 4 * self.batch_size
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch: a pure function, so that a resumed run has nothing to restore."""
+        return self.lr * 0.1 ** (3 * epoch // self.epochs)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it, ready for JSON."""
+        settings = {name: value for name, value in asdict(self).items() if name not in _PLACES}
+        settings["noise"] = "none" if self.noise is None else str(self.noise)
+        return settings
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "digits": {
+        "model": "small-cnn", "epochs": 30, "batch_size": 32, "lr": 0.02, "weight_decay": 5e-4,
+    },
+    "fashion-mnist": {
+        "model": "small-cnn", "epochs": 10, "batch_size": 128, "lr": 0.05, "weight_decay": 5e-4,
+    },
+    "imagefolder": {
+        "model": "resnet18", "epochs": 30, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "workers": 2,
+    },
+}  # fmt: skip
+
+
+def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
+    """The recipe of a data set, overruled by `settings` (those that are None count as not given).
+
+    Without a `start_epoch` correction starts after a third of the epochs, the paper's proportion (5 of 15).
+
+    Raises
+    ------
+    ConfigError
+        Unknown data set, or a value that cannot work.
+    """
+    if data not in RECIPES:
+        raise ConfigError(f"data must be one of {', '.join(RECIPES)}, got {data!r}")
+    merged = {**RECIPES[data], **{name: value for name, value in settings.items() if value is not None}}
+    if merged.get("samples_per_class") == "all":
+        merged["samples_per_class"] = None
+    merged.setdefault("start_epoch", merged["epochs"] // 3)
+    if merged.get("root") is not None:
+        merged["root"] = Path(merged["root"])
+    return TrainConfig(data=data, out=Path(out), **merged)

@@ -1,0 +1,221 @@
+"""Label correction as one object that any training loop can hold."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+import proto_engine as pe
+
+from .errors import ConfigError
+from .features import FeatureFunction, extract_features, model_device, model_features
+from .losses import self_learning_loss
+from .seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CorrectionPhase:
+    """One correction phase: what it suggests, and what it cost.
+
+    Attributes
+    ----------
+    epoch : int
+    corrections : proto_engine.Corrections
+        ``labels``, ``given``, ``score``, ``margin``, ``changed``, each [N] in data set order; ``to_frame()``.
+    extract_seconds, select_seconds, score_seconds : float
+    """
+
+    epoch: int
+    corrections: pe.Corrections
+    extract_seconds: float
+    select_seconds: float
+    score_seconds: float
+
+
+class LabelCorrector:
+    """Corrects the labels of a data set from the features of the network that is being trained on it.
+
+    Call `update` at the start of every epoch and use `loss` in place of cross-entropy. Before `start_epoch`
+    nothing is corrected and `loss` is plain cross-entropy. Every phase starts afresh from the given labels:
+    corrected labels never become the pool that prototypes are drawn from.
+
+    Parameters
+    ----------
+    num_classes : int
+    start_epoch : int
+        The first epoch, counted from 0, that begins with a correction phase; so many epochs train without
+        one.
+    alpha : float in [0, 1]
+        Weight of the corrected labels in the loss.
+    prototypes_per_class : int
+    samples_per_class : int or None
+        Images drawn per class to pick prototypes from, anew in each phase; None takes the whole class.
+    cutoff_quantile, eta_max, selector, backend
+        Passed on to `proto_engine.select_prototypes` (`selector` as its ``method``).
+    seed : int
+        With the epoch number it decides which images are drawn.
+    features : callable
+        ``(model, images) -> Tensor [B, D]``; by default ``model.features(images)``.
+    batch_size, workers : int
+        For the pass that extracts the features.
+
+    Attributes
+    ----------
+    corrections : proto_engine.Corrections or None
+        The outcome of the last phase; None before the first one, and after a restart until the next one.
+
+    Examples
+    --------
+    >>> corrector = LabelCorrector(num_classes=10, start_epoch=5)            # doctest: +SKIP
+    >>> for epoch in range(15):                                              # doctest: +SKIP
+    ...     corrector.update(model, dataset, epoch)
+    ...     for images, given, index in loader:
+    ...         loss = corrector.loss(model(images), given, index)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        start_epoch: int,
+        alpha: float = 0.5,
+        prototypes_per_class: int = 8,
+        samples_per_class: int | None = 1280,
+        cutoff_quantile: float = 0.6,
+        eta_max: float = 0.95,
+        selector: str = "density-peaks",
+        backend: str = "auto",
+        seed: int = 0,
+        features: FeatureFunction = model_features,
+        batch_size: int = 256,
+        workers: int = 0,
+    ) -> None:
+        if num_classes < 2:
+            raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
+        if start_epoch < 0:
+            raise ConfigError(f"start_epoch must be 0 or more, got {start_epoch}")
+        if not 0 <= alpha <= 1:
+            raise ConfigError(f"alpha must lie in 0..1, got {alpha}")
+        self.num_classes = num_classes
+        self.start_epoch = start_epoch
+        self.alpha = alpha
+        self.selection = {
+            "prototypes_per_class": prototypes_per_class,
+            "samples_per_class": samples_per_class,
+            "cutoff_quantile": cutoff_quantile,
+            "eta_max": eta_max,
+            "method": selector,
+        }
+        self.backend = backend
+        self.seed = seed
+        self.features = features
+        self.batch_size = batch_size
+        self.workers = workers
+        self.corrections: pe.Corrections | None = None
+        self._corrected: Tensor | None = None  # int64 [N], in data set order, on the device of the model
+
+    def update(self, model: nn.Module, dataset: Dataset, epoch: int) -> CorrectionPhase | None:
+        """Run the correction phase of an epoch: extract, select, score.
+
+        Parameters
+        ----------
+        model : nn.Module
+            Is put into eval mode for the extraction, and back.
+        dataset : Dataset
+            The training set; items ``(image, given label[, index])``, see `extract_features`.
+        epoch : int
+            Counted from 0.
+
+        Images whose feature is zero or not finite keep their given label, and a warning counts them.
+
+        Returns
+        -------
+        CorrectionPhase or None
+            None before `start_epoch`: nothing was done.
+
+        Raises
+        ------
+        ValueError
+            From `extract_features` or the engine: wrong shapes, labels out of range.
+        """
+        if epoch < self.start_epoch:
+            return None
+        started = time.perf_counter()
+        bank, given = extract_features(
+            model, dataset, features=self.features, batch_size=self.batch_size, workers=self.workers
+        )
+        extracted = time.perf_counter()
+        prototypes = pe.select_prototypes(
+            bank,
+            given,
+            num_classes=self.num_classes,
+            seed=derive_seed(self.seed, "pools", epoch),
+            backend=self.backend,
+            on_bad_rows="keep-label",
+            **self.selection,
+        )
+        selected = time.perf_counter()
+        corrections = pe.correct_labels(
+            bank, given, prototypes, backend=self.backend, on_bad_rows="keep-label", progress=False
+        )
+        scored = time.perf_counter()
+        unusable = int(np.isnan(corrections.score).sum())
+        if unusable:  # a dead network gives many of these; one strange image must not end a long run
+            logger.warning("epoch %d: %d images have no usable feature and keep their label", epoch, unusable)
+        self.corrections = corrections
+        self._corrected = torch.from_numpy(corrections.labels.astype(np.int64)).to(model_device(model))
+        return CorrectionPhase(epoch, corrections, extracted - started, selected - extracted, scored - selected)
+
+    def targets(self, index: Tensor) -> Tensor:
+        """The corrected labels of these positions in the data set.
+
+        Parameters
+        ----------
+        index : Tensor, int64 [B]
+
+        Returns
+        -------
+        Tensor, int64 [B]
+            On the device of the model.
+
+        Raises
+        ------
+        RuntimeError
+            No phase has run yet.
+        """
+        if self._corrected is None:
+            raise RuntimeError(f"no labels are corrected yet: update() has not reached epoch {self.start_epoch}")
+        return self._corrected[index.to(self._corrected.device)]
+
+    def loss(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """``(1 - alpha) * CE(labels) + alpha * CE(corrected)``; plain ``CE(labels)`` before the first phase.
+
+        Parameters
+        ----------
+        logits : Tensor, float [B, C]
+        labels : Tensor, int64 [B]
+            The given labels of the batch.
+        index : Tensor, int64 [B]
+            Where in the data set the batch comes from.
+        """
+        if self._corrected is None:
+            return F.cross_entropy(logits, labels)
+        return self_learning_loss(logits, labels, self.targets(index).to(logits.device), self.alpha)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The corrected labels; empty while there are none."""
+        return {} if self._corrected is None else {"corrected": self._corrected}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up the corrected labels of an earlier `state_dict`."""
+        self._corrected = state.get("corrected")
+        self.corrections = None

@@ -1,0 +1,55 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ConfigError
+from .base import LabeledImages, Splits, make_loader
+from .digits import load_digits
+from .fashion_mnist import load_fashion_mnist
+from .imagefolder import load_imagefolder
+from .noise import NOISE_KINDS, NoiseSpec, add_noise
+from .tensor import TensorImages
+
+DATASETS = ("digits", "fashion-mnist", "imagefolder")
+
+__all__ = [
+    "DATASETS", "NOISE_KINDS", "LabeledImages", "NoiseSpec", "Splits", "TensorImages", "add_noise",
+    "load_dataset", "make_loader",
+]  # fmt: skip
+
+
+def load_dataset(name: str, root: str | Path | None = None, *, download: bool = False, image_size: int = 224) -> Splits:
+    """Load the training and the test set of a data set.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATASETS`.
+    root : path or None
+        Where the files are; ``digits`` needs none.
+    download : bool
+        Fetch the files when they are missing (``fashion-mnist`` only).
+    image_size : int
+        Side of the images of an ``imagefolder``, in pixels.
+
+    Returns
+    -------
+    Splits
+
+    Raises
+    ------
+    ConfigError
+        Unknown name; missing, foreign or damaged files.
+    """
+    folder = None if root is None else Path(root)
+    if folder is not None and not download and not folder.expanduser().is_dir():
+        raise ConfigError(f"root must be a folder, got {str(root)!r}")
+    if name == "digits":
+        return load_digits()
+    if name == "fashion-mnist":
+        return load_fashion_mnist(folder, download=download)
+    if name == "imagefolder":
+        return load_imagefolder(folder, image_size=image_size)
+    raise ConfigError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")

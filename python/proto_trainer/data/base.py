@@ -1,0 +1,89 @@
+"""What every data set of the trainer offers: (image, given label, index), with the truth kept to one side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+
+
+class LabeledImages(Dataset):
+    """A data set that knows its given labels, and the true ones where there are any.
+
+    Item ``i`` is ``(image, given[i], i)``. The index is the position in the data set; it is how a shuffled
+    batch finds its corrected labels again. Training never reads `truth`: it is there to measure with.
+
+    Attributes
+    ----------
+    given : Tensor, int64 [N]
+        The labels that a network may see.
+    truth : Tensor, int64 [N], or None
+        The true labels, when they are known.
+    class_names : tuple of str
+        One a class.
+    image_shape : tuple (channels, height, width)
+    paths : sequence of str or None
+        The image files, for data sets that have them.
+    takes_lists : bool
+        ``dataset[[3, 1, 2]]`` gives a batch at once.
+    """
+
+    given: Tensor
+    truth: Tensor | None
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    paths: Sequence[str] | None = None
+    takes_lists = False
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def with_noise(self, noisy: Tensor) -> LabeledImages:
+        """The same images with `noisy`, int64 [N], as given labels; those given so far become the truth."""
+        if noisy.shape != self.given.shape:
+            raise ValueError(f"noisy must have shape {tuple(self.given.shape)}, got {tuple(noisy.shape)}")
+        other = copy.copy(self)
+        other.truth = self.given
+        other.given = noisy.to(torch.int64)
+        return other
+
+    def plain(self) -> LabeledImages:
+        """The same images without augmentation: what features are extracted from and tests run on."""
+        raise NotImplementedError
+
+    def pixels(self) -> np.ndarray:
+        """All images as uint8 rows, [N, F], large ones shrunk: what instance-dependent noise is made from."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A training and a test set of the same classes."""
+
+    train: LabeledImages
+    test: LabeledImages
+
+
+def make_loader(dataset: Dataset, batch_size: int, *, shuffle_seed: int | None = None, workers: int = 0) -> DataLoader:
+    """Batches of `dataset`, in data set order or in an order that depends on `shuffle_seed` alone.
+
+    The loader has a generator of its own: walking through the data leaves torch's global random state as it
+    was.
+    """
+    generator = torch.Generator().manual_seed(shuffle_seed or 0)
+    shuffled = shuffle_seed is not None
+    sampler: Sampler = RandomSampler(dataset, generator=generator) if shuffled else SequentialSampler(dataset)
+    if getattr(dataset, "takes_lists", False):  # the sampler's items are whole batches, the loader adds nothing
+        batches = BatchSampler(sampler, batch_size, drop_last=False)
+        return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator, num_workers=workers)
+    return DataLoader(dataset, sampler=sampler, batch_size=batch_size, generator=generator, num_workers=workers)

@@ -1,0 +1,40 @@
+"""Training methods by name."""
+
+from __future__ import annotations
+
+from ..config import TrainConfig
+from ..correction import LabelCorrector
+from ..errors import ConfigError
+from ..seeding import derive_seed
+from .base import Method
+from .ce import CrossEntropy
+from .smp import SelfLearning
+
+METHODS = ("ce", "smp")
+
+__all__ = ["METHODS", "CrossEntropy", "Method", "SelfLearning", "build_method"]
+
+
+def build_method(config: TrainConfig, num_classes: int) -> Method:
+    """The method that `config` names, set up for `num_classes`.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name.
+    """
+    if config.method == "ce":
+        return CrossEntropy(batch_size=config.eval_batch_size, workers=config.workers)
+    if config.method == "smp":
+        corrector = LabelCorrector(
+            num_classes=num_classes,
+            start_epoch=config.start_epoch,
+            alpha=config.alpha,
+            prototypes_per_class=config.prototypes_per_class,
+            samples_per_class=config.samples_per_class,
+            seed=derive_seed(config.seed, "correction"),
+            batch_size=config.eval_batch_size,
+            workers=config.workers,
+        )
+        return SelfLearning(corrector)
+    raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")

@@ -1,0 +1,198 @@
+"""The training loop: Algorithm 1 of "Deep Self-Learning From Noisy Labels", with checkpoints.
+
+Read `train` first: an epoch is prepared by the method (this is where labels get corrected), trained,
+tested, logged and saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .correction import CorrectionPhase
+from .data import LabeledImages, add_noise, load_dataset, make_loader
+from .epoch_log import EpochLog, Row, write_suggestions
+from .errors import ConfigError, TrainingDiverged
+from .evaluation import accuracy, label_accuracy
+from .methods import build_method
+from .models import FeatureClassifier, build_model
+from .run import Run, restore, snapshot
+from .seeding import derive_seed, deterministic
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` gives back: a row for each epoch, the network, and the training set with its noise."""
+
+    rows: list[Row]
+    model: FeatureClassifier
+    train_set: LabeledImages
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    download: bool = False,
+    on_epoch: Callable[[Row], None] | None = None,
+) -> TrainResult:
+    """Train a network, correcting labels if the method does so, and write everything to `config.out`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    resume : bool
+        Go on from the last checkpoint in `config.out`; the outcome has the same bits as without the
+        interruption. Start at the beginning if there is no checkpoint yet.
+    download : bool
+        Let the data set fetch its files.
+    on_epoch : callable or None
+        Called with each finished epoch's row, after it has been saved.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    ConfigError
+        A setting cannot work, or `config.out` holds a run and `resume` is false.
+    CheckpointError
+        The checkpoint in `config.out` is damaged or belongs to another run.
+    TrainingDiverged
+        The loss became NaN or infinite; the last checkpoint is the one of the epoch before.
+    OSError
+        `config.out` cannot be written.
+    """
+    device = _device(config.device)
+    splits = load_dataset(config.data, config.root, download=download, image_size=config.image_size)
+    train_set = add_noise(splits.train, config.noise, derive_seed(config.seed, "noise"))
+    checkpoint = _open_folder(config, resume)
+    with deterministic(derive_seed(config.seed, "model"), device):
+        model = build_model(config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        method = build_method(config, train_set.num_classes)
+        run = Run(config, train_set, splits.test, model, method, optimizer, device)
+        rows = [] if checkpoint is None else restore(run, checkpoint)
+        log = EpochLog(config.out, rows)
+        try:
+            for epoch in range(len(rows), config.epochs):
+                row = _one_epoch(run, epoch)
+                log.add(row)
+                is_best = all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in log.rows[:-1])
+                save_checkpoint(config.out / "checkpoints", snapshot(run, log.rows), epoch=epoch, is_best=is_best)
+                if on_epoch is not None:
+                    on_epoch(row)
+        finally:
+            log.close()
+        suggested = method.suggestions(model, train_set)
+        if suggested is not None:
+            write_suggestions(config.out / "corrected.parquet", suggested, train_set)
+    return TrainResult(log.rows, model, train_set)
+
+
+def _one_epoch(run: Run, epoch: int) -> Row:
+    """Prepare (correct), train, test."""
+    phase = run.method.before_epoch(run.model, run.train_set, epoch)
+    if phase is not None:
+        write_suggestions(run.config.out / "corrected.parquet", phase.corrections, run.train_set)
+    started = time.perf_counter()
+    loss, train_accuracy = _train_on_all_batches(run, epoch)
+    run.method.after_epoch(run.model, run.train_set, epoch)
+    trained = time.perf_counter()
+    config = run.config
+    test_accuracy = accuracy(run.model, run.test_set, batch_size=config.eval_batch_size, workers=config.workers)
+    tested = time.perf_counter()
+    labels = run.method.training_labels(run.train_set)
+    return {
+        "epoch": epoch,
+        "lr": config.lr_at(epoch),
+        "loss": loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "label_changed": float((labels != run.train_set.given).double().mean()),
+        "label_accuracy": label_accuracy(labels, run.train_set.truth),
+        "train_seconds": trained - started,
+        "test_seconds": tested - trained,
+        **_phase_seconds(phase),
+    }
+
+
+def _phase_seconds(phase: CorrectionPhase | None) -> dict[str, float | None]:
+    names = ("extract_seconds", "select_seconds", "score_seconds")
+    return {name: None if phase is None else getattr(phase, name) for name in names}
+
+
+def _train_on_all_batches(run: Run, epoch: int) -> tuple[float, float]:
+    """One pass of SGD; the mean loss, and the accuracy against the given labels as seen while training."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.config.lr_at(epoch)
+    loader = make_loader(
+        run.train_set,
+        run.config.batch_size,
+        shuffle_seed=derive_seed(run.config.seed, "order", epoch),
+        workers=run.config.workers,
+    )
+    run.model.train()
+    total_loss, correct = 0.0, 0
+    for images, given, index in loader:
+        images, given, index = images.to(run.device), given.to(run.device), index.to(run.device)
+        loss, logits = run.method.batch_loss(run.model, images, given, index)
+        value = loss.item()
+        if value - value != 0:  # NaN or infinite
+            raise TrainingDiverged(f"the loss is {value} in epoch {epoch}; a smaller learning rate may help")
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        total_loss += value * len(index)
+        correct += int((logits.argmax(dim=1) == given).sum())
+    _check_weights(run.model, epoch)
+    return total_loss / len(run.train_set), correct / len(run.train_set)
+
+
+def _check_weights(model: nn.Module, epoch: int) -> None:
+    """The last step of an epoch can ruin the weights without a loss that shows it."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise TrainingDiverged(
+                f"weights of {name} are not finite after epoch {epoch}; a smaller learning rate may help"
+            )
+
+
+def _open_folder(config: TrainConfig, resume: bool) -> Checkpoint | None:
+    """Make sure that the output folder can be written, and find the checkpoint to go on from."""
+    checkpoints = config.out / "checkpoints"
+    if not resume and ((checkpoints / "last.json").exists() or (config.out / "epochs.csv").exists()):
+        raise ConfigError(f"out: {config.out} already holds a run; give --resume to go on, or another folder")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    probe = checkpoints / "writable"
+    probe.touch()  # an OSError now, not after the first epoch
+    probe.unlink()
+    checkpoint = load_checkpoint(checkpoints) if resume else None
+    if resume and checkpoint is None:
+        logger.info("no checkpoint in %s yet, starting with epoch 0", checkpoints)
+    return checkpoint
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device must be auto or a device that torch can use, got {name!r}: {reason}") from None
+    return device

@@ -1,0 +1,237 @@
+"""LabelCorrector: data set order, eval mode, no augmentation, given labels as pools, restart of each phase."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from proto_trainer import ConfigError, LabelCorrector, extract_features, make_loader
+from proto_trainer.correction import CorrectionPhase
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Subset, TensorDataset
+from trainer_problems import PixelModel
+
+import proto_engine as pe
+
+
+def corrector_for(dataset, **settings) -> LabelCorrector:
+    return LabelCorrector(**{"num_classes": dataset.num_classes, "start_epoch": 0, "batch_size": 16, **settings})
+
+
+# Fault 1: corrected labels in loader order.
+
+
+def test_targets_follow_the_index_though_the_loader_shuffles(clusters):
+    dataset, model = clusters
+    corrector = corrector_for(dataset)
+    corrector.update(model, dataset, epoch=0)
+    assert (dataset.given != dataset.truth).float().mean() == pytest.approx(0.3)
+    seen = 0
+    for _, _, index in make_loader(dataset, 8, shuffle_seed=1):
+        assert not torch.equal(index, index.sort().values)
+        assert torch.equal(corrector.targets(index), dataset.truth[index])
+        seen += len(index)
+    assert seen == len(dataset)
+
+
+def test_corrections_are_in_data_set_order(clusters):
+    dataset, model = clusters
+    phase = corrector_for(dataset).update(model, dataset, epoch=0)
+    assert isinstance(phase, CorrectionPhase)
+    frame = phase.corrections.to_frame()
+    assert frame["index"].tolist() == list(range(len(dataset)))
+    assert frame["given_label"].tolist() == dataset.given.tolist()
+    assert frame["suggested_label"].tolist() == dataset.truth.tolist()
+    assert min(phase.extract_seconds, phase.select_seconds, phase.score_seconds) >= 0
+
+
+def test_update_takes_a_data_set_without_index(clusters):
+    dataset, model = clusters
+    images, given, index = dataset[list(range(len(dataset)))]
+    corrector = corrector_for(dataset)
+    corrector.update(model, TensorDataset(images, given), epoch=0)
+    assert torch.equal(corrector.targets(index), dataset.truth)
+
+
+def test_update_refuses_an_index_that_is_not_the_position(clusters):
+    dataset, model = clusters
+    with pytest.raises(ValueError, match="its own position"):
+        corrector_for(dataset).update(model, Subset(dataset, range(5, 120)), epoch=0)
+
+
+# Fault 2: extraction in train mode, or with augmentation.
+
+
+class NormalizedModel(PixelModel):
+    """Dropout and batch normalization: features differ between train and eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.BatchNorm1d(64)
+        self.norm = nn.BatchNorm1d(64)
+        self.dropout = nn.Dropout(0.5)
+        self.frozen.eval()  # as in fine-tuning
+
+    def features(self, images):
+        return self.dropout(self.norm(self.frozen(images.flatten(1))))
+
+
+def test_features_come_from_eval_mode_and_the_mode_is_restored(clusters):
+    dataset, _ = clusters
+    model = NormalizedModel()
+    before = copy.deepcopy(model.state_dict())
+    bank, given = extract_features(model, dataset, batch_size=16)
+    images, _, _ = dataset[list(range(len(dataset)))]
+    expected = images.flatten(1) / (1 + 1e-5)  # two normalizations with running mean 0 and variance 1
+    np.testing.assert_allclose(bank, expected.numpy(), rtol=1e-5)
+    assert bank.dtype == np.float32 and bank.shape == (120, 64)
+    assert given.dtype == np.int64 and (given == dataset.given.numpy()).all()
+    assert model.training and model.norm.training and model.dropout.training and not model.frozen.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_mode_is_restored_after_an_error(clusters):
+    dataset, _ = clusters
+    model = NormalizedModel()
+    with pytest.raises(ValueError, match=r"features must give \[16, D\]"):
+        extract_features(model, dataset, features=lambda model, images: images, batch_size=16)
+    assert model.norm.training and not model.frozen.training
+
+
+def test_features_are_extracted_without_augmentation(clusters):
+    dataset, model = clusters
+    augmented = copy.copy(dataset)
+    augmented.augment = lambda images: torch.full_like(images, 7.0)
+    plain, _ = extract_features(model, dataset)
+    bank, _ = extract_features(model, augmented)
+    np.testing.assert_array_equal(bank, plain)
+    images, _, _ = next(iter(make_loader(augmented, 4)))
+    assert (images == 7).all()  # training still sees the augmentation
+
+
+def test_extraction_does_not_touch_the_random_state(clusters):
+    dataset, model = clusters
+    before = torch.get_rng_state()
+    extract_features(model, dataset)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_feature_maps_are_averaged(clusters):
+    dataset, model = clusters
+    model.features = lambda images: images.reshape(len(images), 16, 2, 2)
+    bank, _ = extract_features(model, dataset)
+    images, _, _ = dataset[list(range(len(dataset)))]
+    np.testing.assert_allclose(bank, images.reshape(-1, 16, 4).mean(dim=2).numpy(), rtol=1e-6)
+
+
+def test_model_without_features_is_refused(clusters):
+    with pytest.raises(TypeError, match="method features"):
+        corrector_for(clusters[0]).update(nn.Flatten(), clusters[0], epoch=0)
+
+
+# The phases.
+
+
+@pytest.fixture
+def engine_calls(monkeypatch):
+    """What `select_prototypes` is called with, phase by phase."""
+    calls = []
+    select = pe.select_prototypes
+
+    def recorded(features, labels, **settings):
+        calls.append({"labels": np.array(labels), **settings})
+        return select(features, labels, **settings)
+
+    monkeypatch.setattr(pe, "select_prototypes", recorded)
+    return calls
+
+
+def test_pools_come_from_the_given_labels_in_every_phase(clusters, engine_calls):
+    dataset, model = clusters
+    corrector = corrector_for(dataset)
+    for epoch in range(3):
+        corrector.update(model, dataset, epoch)
+    assert len(engine_calls) == 3
+    for call in engine_calls:
+        assert (call["labels"] == dataset.given.numpy()).all()
+
+
+def test_pools_are_drawn_anew_in_each_phase_and_seeded(clusters, engine_calls):
+    dataset, model = clusters
+    for seed in (0, 0, 1):
+        corrector = corrector_for(dataset, seed=seed)
+        for epoch in (0, 1):
+            corrector.update(model, dataset, epoch)
+    seeds = [call["seed"] for call in engine_calls]
+    assert seeds[0:2] == seeds[2:4]
+    assert len(set(seeds)) == 4
+
+
+def test_selection_settings_reach_the_engine(clusters, engine_calls):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, prototypes_per_class=3, samples_per_class=None, cutoff_quantile=0.4, eta_max=0.9)
+    corrector.update(model, dataset, epoch=0)
+    call = engine_calls[0]
+    assert (call["prototypes_per_class"], call["samples_per_class"]) == (3, None)
+    assert (call["cutoff_quantile"], call["eta_max"], call["num_classes"]) == (0.4, 0.9, 4)
+
+
+def test_nothing_happens_before_start_epoch(clusters, engine_calls):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, start_epoch=2)
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    labels, index = torch.tensor([0, 1, 2]), torch.tensor([5, 0, 9])
+    for epoch in (0, 1):
+        assert corrector.update(model, dataset, epoch) is None
+        assert torch.equal(corrector.loss(logits, labels, index), F.cross_entropy(logits, labels))
+    assert engine_calls == [] and corrector.corrections is None
+    with pytest.raises(RuntimeError, match="has not reached epoch 2"):
+        corrector.targets(index)
+    assert corrector.update(model, dataset, epoch=2) is not None
+    assert corrector.targets(index).shape == (3,)
+
+
+def test_loss_mixes_given_and_corrected_labels(clusters):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, alpha=0.3)
+    corrector.update(model, dataset, epoch=0)
+    index = torch.tensor([40, 2, 77, 11])
+    given, truth = dataset.given[index], dataset.truth[index]
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    log_p = logits.log_softmax(dim=1)
+    rows = torch.arange(4)
+    expected = -(0.7 * log_p[rows, given] + 0.3 * log_p[rows, truth]).mean()
+    torch.testing.assert_close(corrector.loss(logits, given, index), expected)
+
+
+def test_state_dict_carries_the_corrected_labels_over(clusters):
+    dataset, model = clusters
+    corrector, other = corrector_for(dataset), corrector_for(dataset)
+    assert corrector.state_dict() == {}
+    corrector.update(model, dataset, epoch=0)
+    other.load_state_dict(corrector.state_dict())
+    index = torch.arange(len(dataset))
+    assert torch.equal(other.targets(index), corrector.targets(index))
+
+
+def test_update_refuses_labels_out_of_range(clusters):
+    dataset, model = clusters
+    dataset.given[3] = 4
+    with pytest.raises(ValueError, match="label"):
+        corrector_for(dataset).update(model, dataset, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ({"start_epoch": -1}, "start_epoch must be 0 or more, got -1"),
+        ({"alpha": 1.5}, "alpha must lie in 0..1, got 1.5"),
+    ],
+)
+def test_corrector_refuses_bad_settings(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        LabelCorrector(**{"num_classes": 4, "start_epoch": 0, **settings})
