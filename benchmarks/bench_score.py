@@ -122,14 +122,17 @@ def copy(inputs: Inputs) -> np.ndarray:
 
 
 def variants(case: Case) -> list[Variant]:
-    """What runs at this size; backends that are not available here are left out."""
+    """What runs on a host; backends that are not available here are left out.
+
+    So is "torch", which is there for GPUs: its float64 look-ups take a hundred times as long on a host.
+    """
     threads = num_processors()
     found = [
         Variant("torch.mm", PRODUCT, "roofline", threads, multiply_torch),
         Variant("numpy.matmul", PRODUCT, "roofline", threads, multiply_numpy),
         Variant("numpy.copyto", COPY, "roofline", 1, copy),
     ]
-    for name in ("cpu", "faiss", "numba", "torch"):
+    for name in ("cpu", "faiss", "numba"):
         if pe.backends()[name] is None:
             found.append(_ours(name, threads))
     found.append(Variant("torch chunked", CORRECT, "baseline", threads, plain_torch))

@@ -75,7 +75,7 @@ def plot_score(rows: Sequence[Row], path: Path) -> None:
     cases = sorted(
         (case for case in cases if case[0]["case"]["dim"] == dim), key=lambda case: case[0]["case"]["num_classes"]
     )
-    for name in ("product", "cpu", "faiss", "numba", "torch", "torch chunked"):
+    for name in ("product", "cpu", "faiss", "numba", "torch chunked"):
         label = "bare chunked product" if name == "product" else _label(name)
         found = [product_of(case) if name == "product" else pick(case, name, CORRECT) for case in cases]
         points = [row for row in found if row is not None and row["outcome"] == "ok"]

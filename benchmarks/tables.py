@@ -64,7 +64,7 @@ def density_summary(rows: Sequence[Row]) -> str:
 def score_summary(rows: Sequence[Row]) -> str:
     """One line a case: the product, the engine's backends, plain torch."""
     columns = [("product", "", "bare chunked product")]
-    columns += [(name, CORRECT, f"`{name}`") for name in ("cpu", "faiss", "numba", "torch")]
+    columns += [(name, CORRECT, f"`{name}`") for name in ("cpu", "faiss", "numba")]
     columns += [("torch chunked", CORRECT, "torch chunked")]
     ratios = [("cpu / product", ("cpu", CORRECT), ("product", ""))]
     return _summary(rows, "N x D x C", columns, ratios, "memory_peak_bytes")
