@@ -58,7 +58,8 @@ def render(text: str, name: str, table: str) -> str | None:
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         return None
     before, rest = text.split(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    body = f"\n{table}\n" if table else "\n"
+    return f"{before}{begin}{body}{end}{rest.split(end)[1]}"
 
 
 def update(root: Path, results: Path, *, check: bool) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 Row = dict[str, Any]
 SELECT, CORRECT, COPY = "select_prototypes", "correct_labels", "copy"
 PRODUCTS = ("S = X X^T", "chunk @ folded.T")
-NONE_YET = "Not measured yet."
 
 
 def newest(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
@@ -58,7 +57,12 @@ def density_summary(rows: Sequence[Row]) -> str:
         ("cpu / product", ("cpu", SELECT), ("torch.mm", PRODUCTS[0])),
         ("torch dense / cpu", ("torch dense", SELECT), ("cpu", SELECT)),
     ]
-    return _summary(rows, "m x D", columns, ratios, "memory_growth_bytes")
+    about = (
+        "Cutoff, density and 8 prototypes of one class of m rows, D dimensions, float32, as `select_prototypes` finds "
+        "them: median time, and how far the memory grew. The first column only multiplies."
+    )
+    table = _summary(rows, about, "m x D", columns, ratios, "memory_growth_bytes")
+    return _with_plot(table, "Time and memory of a class over its size", "bench_density")
 
 
 def score_summary(rows: Sequence[Row]) -> str:
@@ -67,13 +71,17 @@ def score_summary(rows: Sequence[Row]) -> str:
     columns += [(name, CORRECT, f"`{name}`") for name in ("cpu", "faiss", "numba")]
     columns += [("torch chunked", CORRECT, "torch chunked")]
     ratios = [("cpu / product", ("cpu", CORRECT), ("product", ""))]
-    return _summary(rows, "N x D x C", columns, ratios, "memory_peak_bytes")
+    about = (
+        "Corrected labels of N rows of D float32 in a memory-mapped file against C classes, as `correct_labels` finds "
+        "them: median time, and peak memory of the whole process, mapped pages included. The first column only "
+        "multiplies."
+    )
+    table = _summary(rows, about, "N x D x C", columns, ratios, "memory_peak_bytes")
+    return _with_plot(table, "Rows a second over the number of classes", "bench_score")
 
 
 def full_table(rows: Sequence[Row]) -> str:
     """Every row that counts, with its spread, its rates and its memory."""
-    if not rows:
-        return NONE_YET
     parts = []
     for device, cases in newest(rows).items():
         lines = [_caption(device, cases), "", _line(*_HEADS), _RULE * len(_HEADS) + "|"]
@@ -106,14 +114,13 @@ _HEADS = ("size", "variant", "task", "threads", "median", "p10 to p90", "rate", 
 
 def _summary(
     rows: Sequence[Row],
+    about: str,
     size: str,
     columns: list[tuple[str, str, str]],
     ratios: list[tuple[str, tuple[str, str], tuple[str, str]]],
     memory: str,
 ) -> str:
-    if not rows:
-        return NONE_YET
-    parts = []
+    parts = [about] if rows else []
     for device, cases in newest(rows).items():
         present = [c for c in columns if any(_find(case, *c[:2]) for case in cases)]
         heads = [size, *(title for _, _, title in present), *(title for title, _, _ in ratios)]
@@ -126,6 +133,10 @@ def _summary(
             lines.append(_line(sizes(case[0]), *cells))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _with_plot(table: str, about: str, name: str) -> str:
+    return f"{table}\n\n![{about}](docs/images/{name}.png)" if table else ""
 
 
 def _find(case: Sequence[Row], variant: str, task: str) -> Row | None:

@@ -134,7 +134,8 @@ def test_run_case_killed_child_is_out_of_memory(tmp_path, monkeypatch):
 def test_peak_memory_counts_what_the_call_touches():
     size = 48 * 2**20
     growth, peak = machine.peak_memory(lambda: np.ones(size, dtype=np.uint8).sum())
-    assert size <= growth <= size + 16 * 2**20
+    slack = 2**20  # the kernel counts pages for each processor first and adds them up now and then
+    assert size - slack <= growth <= size + 16 * slack
     assert peak >= growth
     again, _ = machine.peak_memory(lambda: None)  # the mark was set down
     assert again < size // 2
@@ -421,10 +422,11 @@ def test_report_rows_without_a_place_are_a_problem(site):
     assert (site / "README.md").read_text() == "# Title\n"
 
 
-def test_report_without_rows_says_so(site):
+def test_report_without_rows_leaves_no_number(site):
     (site / "results" / "bench_density.jsonl").unlink()
+    assert len(report.update(site, site / "results", check=True)) == 2  # "old" has no row behind it
     assert report.update(site, site / "results", check=False) == []
-    assert f"begin -->\n{tables.NONE_YET}\n<!--" in (site / "README.md").read_text()
+    assert "<!-- bench_density:begin -->\n<!-- bench_density:end -->" in (site / "README.md").read_text()
 
 
 def test_newest_takes_a_case_from_one_run_only():
@@ -441,7 +443,7 @@ def test_tables_show_out_of_memory_as_a_cell():
     rows = density_rows()
     rows[-1] = {k: v for k, v in rows[-1].items() if not k.endswith("_s") and "memory" not in k}
     rows[-1] |= {"outcome": harness.OUT_OF_MEMORY, "needs_bytes": 64_000_000, "available_bytes": 1}
-    last = tables.density_summary(rows).splitlines()[-1]
+    last = tables.density_summary(rows).splitlines()[-3]  # a picture follows
     assert last == "| 2,000 x 8 | 2 s, 12 MB | 1 s, 12 MB | out of memory (64 MB) | 0.50 |  |"
     assert "out of memory (needs 64 MB)" in tables.full_table(rows)
 
