@@ -13,9 +13,10 @@ from .corrections import Corrections
 from .errors import BackendUnavailable
 from .files import atomic_write
 from .ops import similarity
+from .peaks import DensityPeaks, density_peaks
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
-from .selection import DensityPeaks, density_peaks, select_prototypes
+from .selection import select_prototypes
 from .versions import __version__, show_versions
 
 if TYPE_CHECKING:

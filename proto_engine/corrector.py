@@ -10,8 +10,9 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .arrays import FLOAT_DTYPES, as_bank, is_tensor, to_numpy
+from .arrays import as_bank, is_tensor, to_numpy
 from .bank import FeatureBank
+from .bank_formats import FLOAT_DTYPES
 from .corrections import Corrections
 from .scoring import correct_labels, score_samples
 from .selection import select_prototypes

@@ -20,7 +20,7 @@ LAYERS = [
     {"labels", "corrections", "prototypes"},
     {"backends"},
     {"ops"},
-    {"sampling", "selectors"},
+    {"sampling", "selectors", "peaks"},
     {"selection"},
     {"scoring"},
     {"class_names", "versions"},
