@@ -1,0 +1,257 @@
+"""The compiled loops of the numba backend. Rows are float32 or float64, C contiguous.
+
+Letters as everywhere: x [n, D] rows, squares [n] float64, s a tile or block of float32 similarities.
+All in one file: the machine code that numba keeps on disk is made anew when this file changes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils
+
+_SCAN = 64  # columns looked at together: only where one of them is inside does a slower loop follow
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile on first use, and keep the machine code on disk where there is a folder for it.
+
+    No fastmath: a product and a sum must not become one instruction, nor sums change their order.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        loop = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        loop = numba.njit(**options)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return loop(*arguments)
+        except OSError:  # compiled and ready, but it could not be saved (a full disk)
+            return loop(*arguments)
+
+    return call
+
+
+# ---- the pinned sum --------------------------------------------------------------------------------
+
+
+def _dot_intrinsic(typing_context: Any, a: Any, b: Any) -> Any:
+    """Sum of products of two float rows in the order of `reference.pinned_dot`.
+
+    Eight lanes are one LLVM vector. numba does not turn eight scalar sums into one by itself, and a
+    loop over eight sums in memory is three times slower.
+    """
+    if not all(isinstance(row, numba.types.Array) and row.ndim == 1 and row.layout == "C" for row in (a, b)):
+        return None
+    double = ir.DoubleType()
+    lanes = ir.VectorType(double, 8)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        kinds = [kind.dtype for kind in signature.args]
+        dim = builder.extract_value(rows[0].shape, 0)
+        zero, one, eight = (ir.Constant(dim.type, value) for value in (0, 1, 8))
+        whole = builder.and_(dim, ir.Constant(dim.type, -8))
+
+        def product(k: Any, width: int) -> Any:
+            factors = []
+            for row, kind in zip(rows, kinds, strict=True):
+                element, wide = context.get_data_type(kind), double
+                if width == 8:
+                    element, wide = ir.VectorType(element, 8), lanes
+                address = builder.bitcast(builder.gep(row.data, [k]), element.as_pointer())
+                value = builder.load(address, align=kind.bitwidth // 8)
+                factors.append(value if kind == numba.types.float64 else builder.fpext(value, wide))
+            return builder.fmul(*factors)
+
+        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, [0.0] * 8))
+        with cgutils.for_range_slice(builder, zero, whole, eight, inc=True) as (k, _):
+            builder.store(builder.fadd(builder.load(total), product(k, 8)), total)
+        # The last elements go one by one into a copy: addressed like that, `total` could not stay in registers.
+        rest = cgutils.alloca_once_value(builder, builder.load(total))
+        rest = builder.bitcast(rest, double.as_pointer())
+        with cgutils.for_range_slice(builder, whole, dim, one, inc=True) as (k, _):
+            lane = builder.gep(rest, [builder.sub(k, whole)])
+            builder.store(builder.fadd(builder.load(lane), product(k, 1)), lane)
+        lane = [builder.load(builder.gep(rest, [ir.Constant(dim.type, index)])) for index in range(8)]
+        add = builder.fadd
+        even = add(add(lane[0], lane[4]), add(lane[2], lane[6]))
+        return add(even, add(add(lane[1], lane[5]), add(lane[3], lane[7])))
+
+    return numba.types.float64(a, b), generate
+
+
+_dot = numba.extending.intrinsic(_dot_intrinsic)
+
+
+@compiled
+def square_rows(x: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(x)):
+        out[i] = _dot(x[i], x[i])
+
+
+@compiled
+def scale_rows(x: np.ndarray, squares: np.ndarray, unit: np.ndarray) -> None:
+    for i in range(len(x)):
+        usable = np.isfinite(squares[i]) and squares[i] > 0.0
+        inverse = 1.0 / np.sqrt(squares[i]) if usable else np.nan
+        row, out = x[i], unit[i]
+        for k in range(row.size):
+            out[k] = np.float64(row[k]) * inverse
+
+
+@compiled
+def similar_pairs(x: np.ndarray, squares: np.ndarray, first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
+    for t in range(len(first)):
+        i, j = first[t], second[t]
+        out[t] = _dot(x[i], x[j]) / np.sqrt(squares[i] * squares[j])
+
+
+# ---- what is done with a tile: s[r, c] is s32 of rows i0 + r and j0 + c ------------------------------
+
+
+@compiled
+def scan_tile(
+    s: np.ndarray, diagonal: bool, lo: float, hi: float, above: np.ndarray, i0: int, j0: int, positions: np.ndarray
+) -> int:
+    """Counts s > hi for row and column; ``positions`` of lo <= s <= hi as r * width + c; their number."""
+    height, width = s.shape
+    found = 0
+    for r in range(height):
+        skip = r + 1 if diagonal else 0
+        row, column_above = s[r, skip:], above[j0 + skip : j0 + width]
+        for c in range(row.size):
+            column_above[c] += np.int32(row[c] > hi)
+        total = np.int64(0)
+        for c0 in range(skip, width, _SCAN):
+            part = s[r, c0 : min(c0 + _SCAN, width)]
+            greater, reach = np.int32(0), np.int32(0)
+            for c in range(part.size):
+                greater += np.int32(part[c] > hi)
+                reach += np.int32(part[c] >= lo)
+            total += greater
+            if reach != greater:
+                for c in range(part.size):
+                    if part[c] >= lo and not part[c] > hi:
+                        positions[found] = r * width + c0 + c
+                        found += 1
+        above[i0 + r] += total
+    return found
+
+
+@compiled
+def decide_pairs(
+    x: np.ndarray,
+    squares: np.ndarray,
+    i0: int,
+    j0: int,
+    width: int,
+    positions: np.ndarray,
+    cutoff: float,
+    above: np.ndarray,
+    equal: np.ndarray,
+) -> None:
+    for position in positions:
+        i, j = i0 + position // width, j0 + position % width
+        value = _dot(x[i], x[j]) / np.sqrt(squares[i] * squares[j])
+        if value > cutoff:
+            above[i] += 1
+            above[j] += 1
+        elif value == cutoff:
+            equal[i] += 1
+            equal[j] += 1
+
+
+@compiled
+def fill_bins(
+    x: np.ndarray,
+    squares: np.ndarray,
+    i0: int,
+    j0: int,
+    width: int,
+    positions: np.ndarray,
+    lo: float,
+    hi: float,
+    count: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
+) -> int:
+    """Puts S of the positions into bins of [lo, hi]; returns how many are above hi."""
+    above, bins = 0, len(count)
+    for position in positions:
+        i, j = i0 + position // width, j0 + position % width
+        value = _dot(x[i], x[j]) / np.sqrt(squares[i] * squares[j])
+        if value > hi:
+            above += 1
+        elif value >= lo:
+            b = min(int((value - lo) / (hi - lo) * bins), bins - 1)
+            count[b] += 1
+            least[b] = min(least[b], value)
+            most[b] = max(most[b], value)
+    return above
+
+
+# ---- eta and scores ----------------------------------------------------------------------------------
+
+
+@compiled
+def improve_best(
+    s: np.ndarray,
+    x: np.ndarray,
+    squares: np.ndarray,
+    rows: np.ndarray,
+    order: np.ndarray,
+    limit: np.ndarray,
+    sign: np.ndarray,
+    bound: float,
+    best: np.ndarray,
+) -> None:
+    """best[r] = max of sign * S over the columns below limit[r]; S only where s32 could still beat it."""
+    for r in range(len(rows)):
+        i, row = rows[r], s[r]
+        for c in range(min(limit[r], row.size)):
+            if sign[r] * row[c] + bound >= best[r]:
+                j = order[c]
+                best[r] = max(best[r], sign[r] * (_dot(x[i], x[j]) / np.sqrt(squares[i] * squares[j])))
+
+
+@compiled
+def best_two(
+    s: np.ndarray,
+    x: np.ndarray,
+    squares: np.ndarray,
+    folded: np.ndarray,
+    bound: float,
+    label: np.ndarray,
+    best: np.ndarray,
+    second: np.ndarray,
+) -> None:
+    for r in range(len(x)):
+        label[r], best[r], second[r] = -1, np.nan, np.nan
+        if not (np.isfinite(squares[r]) and squares[r] > 0.0):
+            continue
+        first32 = second32 = -np.inf
+        for c in range(s.shape[1]):
+            value = np.float64(s[r, c])
+            second32 = max(second32, min(first32, value))
+            first32 = max(first32, value)
+        # Whoever is first or second in float64 lies within two bounds of the float32 second.
+        top, runner_up, norm = -np.inf, -np.inf, np.sqrt(squares[r])
+        for c in range(s.shape[1]):
+            if s[r, c] >= second32 - 2.0 * bound:
+                value = _dot(x[r], folded[c]) / norm
+                if label[r] < 0 or value > top:
+                    top, runner_up, label[r] = value, top, c
+                else:
+                    runner_up = max(runner_up, value)
+        best[r], second[r] = top, runner_up
