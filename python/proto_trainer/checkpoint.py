@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, epoch: int, is_best
 
 
 def _remove_unused(folder: Path) -> None:
-    in_use = {_read_facts(path)["tensors"]["file"] for path in folder.glob("*.json")}
+    in_use = {_tensor_file(_read_facts(pointer), pointer) for pointer in folder.glob("*.json")}
     for path in folder.glob("epoch-*.safetensors"):
         if path.name not in in_use:
             path.unlink()
@@ -92,7 +92,7 @@ def load_checkpoint(folder: Path, which: str = "last") -> Checkpoint | None:
     facts = _read_facts(pointer)
     if facts.get("format") != FORMAT_VERSION:
         raise CheckpointError(f"{pointer} must have format {FORMAT_VERSION}, got {facts.get('format')!r}")
-    path = folder / facts["tensors"]["file"]
+    path = folder / _tensor_file(facts, pointer)
     try:
         packed = path.read_bytes()
     except FileNotFoundError:
@@ -110,6 +110,16 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(facts).__name__}")
     return facts
+
+
+def _tensor_file(facts: Mapping[str, Any], pointer: Path) -> str:
+    try:
+        name, _ = facts["tensors"]["file"], facts["tensors"]["sha256"]
+        if Path(name).name == name:
+            return name
+    except (KeyError, TypeError):
+        pass
+    raise CheckpointError(f"{pointer} must name a file beside it and its SHA-256, got {facts.get('tensors')!r}")
 
 
 def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,15 +155,19 @@ class LabelCorrector:
             model, dataset, features=self.features, batch_size=self.batch_size, workers=self.workers
         )
         extracted = time.perf_counter()
-        prototypes = pe.select_prototypes(
-            bank,
-            given,
-            num_classes=self.num_classes,
-            seed=derive_seed(self.seed, "pools", epoch),
-            backend=self.backend,
-            on_bad_rows="keep-label",
-            **self.selection,
-        )
+        with warnings.catch_warnings(record=True) as caught:  # once per phase, with its epoch, into the log
+            warnings.simplefilter("always")
+            prototypes = pe.select_prototypes(
+                bank,
+                given,
+                num_classes=self.num_classes,
+                seed=derive_seed(self.seed, "pools", epoch),
+                backend=self.backend,
+                on_bad_rows="keep-label",
+                **self.selection,
+            )
+        for warning in caught:
+            logger.warning("epoch %d: %s", epoch, warning.message)
         selected = time.perf_counter()
         corrections = pe.correct_labels(
             bank, given, prototypes, backend=self.backend, on_bad_rows="keep-label", progress=False

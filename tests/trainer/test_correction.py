@@ -172,11 +172,13 @@ def test_pools_are_drawn_anew_in_each_phase_and_seeded(clusters, engine_calls):
 
 def test_selection_settings_reach_the_engine(clusters, engine_calls):
     dataset, model = clusters
-    corrector = corrector_for(dataset, prototypes_per_class=3, samples_per_class=None, cutoff_quantile=0.4, eta_max=0.9)
+    corrector = corrector_for(
+        dataset, prototypes_per_class=3, samples_per_class=None, cutoff_quantile=0.4, eta_max=0.94
+    )
     corrector.update(model, dataset, epoch=0)
     call = engine_calls[0]
     assert (call["prototypes_per_class"], call["samples_per_class"]) == (3, None)
-    assert (call["cutoff_quantile"], call["eta_max"], call["num_classes"]) == (0.4, 0.9, 4)
+    assert (call["cutoff_quantile"], call["eta_max"], call["num_classes"]) == (0.4, 0.94, 4)
 
 
 def test_nothing_happens_before_start_epoch(clusters, engine_calls):
@@ -235,3 +237,20 @@ def test_update_refuses_labels_out_of_range(clusters):
 def test_corrector_refuses_bad_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
         LabelCorrector(**{"num_classes": 4, "start_epoch": 0, **settings})
+
+
+def test_images_without_a_usable_feature_keep_their_label(clusters, caplog):
+    dataset, model = clusters
+    dead = torch.tensor([7, 50])
+    dataset.images[dead] = 0
+    corrector = corrector_for(dataset)
+    corrector.update(model, dataset, epoch=0)
+    assert torch.equal(corrector.targets(dead), dataset.given[dead])
+    assert "2 images have no usable feature and keep their label" in caplog.text
+
+
+def test_engine_warnings_are_logged_with_the_epoch(clusters, caplog, recwarn):
+    dataset, model = clusters
+    corrector_for(dataset, eta_max=0.5).update(model, dataset, epoch=3)
+    assert "epoch 3: eta_max turned down more than half" in caplog.text
+    assert [str(warning.message) for warning in recwarn if "eta_max" in str(warning.message)] == []

@@ -1,0 +1,115 @@
+"""``proto-train``: runs to the end, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import pytest
+from proto_trainer import TrainingDiverged, cli
+
+QUICK = ["--data", "digits", "--epochs", "2", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("method", ["ce", "smp"])
+def test_command_runs_to_the_end(tmp_path, capsys, method):
+    out = tmp_path / "run"
+    options = ["--method", method, "--noise", "pairflip:0.3", "--samples-per-class", "all", "--start-epoch", "1"]
+    assert cli.main([*QUICK, *options, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "epoch   1" in printed and "label accuracy" in printed and f"results in {out}" in printed
+    assert len(pd.read_csv(out / "epochs.csv")) == 2
+    assert len(pd.read_parquet(out / "corrected.parquet")) == 1347
+    names = {path.name for path in (out / "checkpoints").iterdir()}
+    assert {"best.json", "last.json", "epoch-0001.safetensors"} <= names
+
+
+def test_every_option_reaches_the_config(tmp_path):
+    args = cli._parser().parse_args(
+        [*QUICK, "--root", str(tmp_path), "--method", "ce", "--noise", "instance:0.2", "--start-epoch", "0", "--seed", "7",
+         "--out", str(tmp_path), "--model", "resnet18", "--batch-size", "16", "--lr", "0.3", "--weight-decay", "0.01",
+         "--alpha", "0.25", "--prototypes-per-class", "4", "--samples-per-class", "100", "--image-size", "64",
+         "--workers", "3"]
+    )  # fmt: skip
+    config = cli._config(args)
+    identity = config.identity()
+    assert (config.root, config.out, config.device) == (tmp_path, tmp_path, "cpu")
+    assert identity == {
+        "data": "digits", "model": "resnet18", "epochs": 2, "start_epoch": 0, "batch_size": 16, "lr": 0.3,
+        "weight_decay": 0.01, "method": "ce", "noise": "instance:0.2", "seed": 7, "momentum": 0.9, "alpha": 0.25,
+        "prototypes_per_class": 4, "samples_per_class": 100, "image_size": 64, "workers": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--noise", "uniform:0.4"], "noise kind must be none or one of symmetric, pairflip, instance, got 'uniform'"),
+        (["--noise", "symmetric:1.4"], "noise rate must lie in 0..1, got 1.4"),
+        (["--start-epoch", "3"], "start_epoch must be smaller than epochs (2)"),
+        (["--data", "fashion-mnist", "--root", "/nowhere"], "root must be a folder, got '/nowhere'"),
+        (["--data", "imagefolder"], "root must be given for imagefolder"),
+        (["--batch-size", "-1"], "batch_size must be 1 or more, got -1"),
+        (["--device", "abacus"], "device must be auto or a device that torch can use, got 'abacus'"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, capsys, options, message):
+    out = tmp_path / "run"
+    assert cli.main([*QUICK, "--out", str(out), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "magic"], "argument --method: invalid choice: 'magic'"),
+        (["--samples-per-class", "some"], "argument --samples-per-class: invalid number or all value: 'some'"),
+        (["--epochs", "two"], "argument --epochs: invalid int value"),
+    ],
+)
+def test_arguments_that_argparse_refuses(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*QUICK, "--out", str(tmp_path / "run"), *options])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_existing_run_asks_for_resume(tmp_path, capsys):
+    command = [*QUICK, "--method", "ce", "--out", str(tmp_path / "run")]
+    assert cli.main(command) == 0
+    assert cli.main(command) == 2
+    assert "already holds a run; give --resume to go on" in capsys.readouterr().err
+    assert cli.main([*command, "--resume"]) == 0
+    assert cli.main([*command, "--resume", "--lr", "0.5"]) == 2
+    assert "the checkpoint belongs to another run" in capsys.readouterr().err
+
+
+def test_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main([*QUICK, "--out", str(tmp_path / "file" / "run")]) == 1
+    assert "proto-train: stopped:" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert cli.main([*QUICK, "--out", str(tmp_path / "run")]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (TrainingDiverged("the loss is nan in epoch 1"), 1, "stopped: the loss is nan in epoch 1"),
+        (KeyboardInterrupt(), 130, "interrupted; --resume"),
+    ],
+)
+def test_stopping_early_is_told_in_one_line(tmp_path, capsys, monkeypatch, error, status, message):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(cli, "train", fail)
+    assert cli.main([*QUICK, "--out", str(tmp_path / "run")]) == status
+    captured = capsys.readouterr().err
+    assert message in captured and len(captured.splitlines()) == 1
