@@ -42,10 +42,14 @@ def _share(num_items: int, threads: int, make_worker: Callable[[], Worker]) -> l
     stop = threading.Event()
 
     def work(worker: Worker) -> None:
-        for item in numbers:
-            if stop.is_set():
-                return
-            worker(item)
+        try:
+            for item in numbers:
+                if stop.is_set():
+                    return
+                worker(item)
+        except BaseException:  # the others stop after their item
+            stop.set()
+            raise
 
     if len(workers) == 1:
         work(workers[0])
@@ -56,7 +60,7 @@ def _share(num_items: int, threads: int, make_worker: Callable[[], Worker]) -> l
             work(workers[0])
             for other in others:
                 other.result()
-        except BaseException:  # Ctrl-C arrives in this thread: the others stop after their item
+        except BaseException:  # Ctrl-C arrives in this thread, and may find it waiting
             stop.set()
             raise
     return workers
@@ -65,7 +69,7 @@ def _share(num_items: int, threads: int, make_worker: Callable[[], Worker]) -> l
 def _floats(rows: np.ndarray) -> np.ndarray:
     """float32 or float64 rows side by side; the half types, which numba does not know, are widened exactly."""
     if rows.dtype not in (np.float32, np.float64):
-        return rows.astype(np.float32)
+        return rows.astype(np.float32, order="C")
     return np.require(rows, requirements=["C", "A"])
 
 

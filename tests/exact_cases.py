@@ -1,0 +1,176 @@
+"""Rows that try the exact backends, what the reference says about them, and one comparison of everything."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from proto_engine.backends import backends
+from proto_engine.backends.base import Backend, Pool
+from proto_engine.backends.reference import ReferenceBackend, ReferencePool
+from proto_engine.ops import condition_numpy, eta_of
+
+TILE = 16  # so that a few dozen rows make several tiles
+QUANTILES = (0.0, 0.4, 0.6, 0.98, 1.0)
+DTYPES: dict[str, Any] = {
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float32": np.float32,
+    "float64": np.float64,
+}
+
+
+def available(*names: str) -> list[str]:
+    return [name for name in names if backends()[name] is None]
+
+
+EXACT = available("cpu", "numba", "torch")
+SCORING = available("cpu", "numba", "torch", "faiss")
+REFERENCE = ReferenceBackend()
+
+
+class Engine:
+    """A backend that takes NumPy rows whatever it is made for, with a number of threads and a tile."""
+
+    def __init__(self, name: str, threads: int = 1, tile: int | None = TILE) -> None:
+        self.name, self.threads = name, threads
+        self.backend: Backend
+        if name == "cpu":
+            from proto_engine.backends.cpu import CpuBackend
+
+            self.backend = CpuBackend(threads, tile)
+        elif name == "numba":
+            from proto_engine.backends.numba import NumbaBackend
+
+            self.backend = NumbaBackend(threads, tile)
+        elif name == "torch":
+            from proto_engine.backends.torch import TorchBackend
+
+            self.backend = TorchBackend(tile)
+        else:
+            from proto_engine.backends.faiss import FaissBackend
+
+            self.backend = FaissBackend()
+
+    def rows(self, x: np.ndarray) -> Any:
+        if self.name != "torch":
+            return condition_numpy(x)
+        from proto_engine.backends.torch import condition, to_tensor
+
+        return condition(to_tensor(x))
+
+    def squares(self, x: np.ndarray) -> np.ndarray:
+        with self.running():
+            return self.backend.squared_norms(self.rows(x))
+
+    def pool(self, x: np.ndarray) -> Any:
+        return self.backend.pool(self.rows(x), self.squares(x))
+
+    def score(self, x: np.ndarray, folded: np.ndarray) -> np.ndarray:
+        with self.running():
+            return np.asarray(self.backend.score(self.rows(x), folded))
+
+    def top2(self, x: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        with self.running():
+            return self.backend.top2(self.rows(x), folded)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """torch and faiss have their number of threads for themselves."""
+        if self.name != "torch":
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def reference_pool(x: np.ndarray) -> ReferencePool:
+    rows = condition_numpy(x)
+    return ReferencePool(rows, REFERENCE.squared_norms(rows))
+
+
+# ---- rows --------------------------------------------------------------------------------------------
+
+
+def _normal(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    return rng.standard_normal((m, dim)) + 0.2
+
+
+def _duplicates(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    return _normal(rng, m, dim)[rng.integers(0, max(1, m // 3), m)]
+
+
+def _equal(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    return np.repeat(_normal(rng, 1, dim), m, axis=0)
+
+
+def _binary(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    x = (rng.random((m, dim)) < 0.4).astype(float)
+    x[:, 0] = 1.0
+    return x
+
+
+def _close(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    """Groups whose similarities differ by less than float32 can tell."""
+    return _duplicates(rng, m, dim) * (1.0 + 1e-7 * rng.standard_normal((m, dim)))
+
+
+def _signs(rng: np.random.Generator, m: int, dim: int) -> np.ndarray:
+    """S is +1 or -1 everywhere."""
+    return rng.choice([-3.0, -1.0, 0.5, 2.0], (m, 1)) * np.ones((1, dim))
+
+
+KINDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+    "normal": _normal,
+    "duplicates": _duplicates,
+    "equal": _equal,
+    "binary": _binary,
+    "close": _close,
+    "signs": _signs,
+}
+
+
+@functools.cache
+def case(kind: str, m: int, dim: int, dtype: str = "float32") -> tuple[np.ndarray, ReferencePool]:
+    """Rows of a kind and their reference pool; made once, not to be written to."""
+    x = KINDS[kind](np.random.default_rng([m, dim]), m, dim).astype(DTYPES[dtype])
+    x.flags.writeable = False
+    return x, reference_pool(x)
+
+
+# ---- comparisons -------------------------------------------------------------------------------------
+
+
+def assert_same_bits(found: Any, wanted: Any) -> None:
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+
+
+def assert_same_density(found: tuple[float, np.ndarray], wanted: tuple[float, np.ndarray]) -> None:
+    assert found[0] == wanted[0]
+    assert_same_bits(found[1], wanted[1])
+
+
+def assert_same_pool(engine: Engine, x: np.ndarray, reference: Pool, quantiles: tuple[float, ...] = QUANTILES) -> None:
+    """Squares, cutoffs, densities and eta of all rows have the bits of the reference."""
+    assert_same_bits(engine.squares(x), REFERENCE.squared_norms(condition_numpy(x)))
+    pool = engine.pool(x)
+    everyone = np.arange(pool.m)
+    with engine.running():
+        for quantile in quantiles:
+            cutoff, rho = reference.density(quantile)
+            assert_same_density(pool.density(quantile), (cutoff, rho))
+            assert_same_bits(pool.density_at(cutoff), rho)
+            assert_same_bits(eta_of(pool, rho, everyone), eta_of(reference, rho, everyone))

@@ -1,0 +1,154 @@
+"""The numba backend: its threads, and machine code that can be kept on disk or not."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from exact_cases import Engine, assert_same_bits, assert_same_pool, case
+
+numba = pytest.importorskip("numba")
+from proto_engine.backends import numba as backend_module  # noqa: E402
+from proto_engine.backends import numba_loops  # noqa: E402
+from proto_engine.backends.numba import _share  # noqa: E402
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("num_items", [0, 1, 2, 500])
+def test_share_gives_each_item_to_one_worker(threads, num_items):
+    class Worker:
+        def __init__(self) -> None:
+            self.items: list[int] = []
+
+        def __call__(self, item: int) -> None:
+            self.items.append(item)
+
+    workers = _share(num_items, threads, Worker)
+    assert len(workers) == max(1, min(threads, num_items))
+    assert sorted(item for worker in workers for item in worker.items) == list(range(num_items))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_share_stops_all_workers_when_one_fails(error):
+    done = []
+
+    def work(item: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise error("here")
+        done.append(item)
+        time.sleep(0.001)
+
+    before = threading.active_count()
+    with pytest.raises(error):
+        _share(10_000, 3, lambda: work)
+    assert len(done) < 10_000
+    assert threading.active_count() == before
+
+
+def test_share_raises_what_a_worker_raised_in_its_thread():
+    done = []
+
+    def work(item: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("there")
+        done.append(item)
+        time.sleep(0.001)
+
+    with pytest.raises(ValueError, match="there"):
+        _share(10_000, 2, lambda: work)
+    assert len(done) < 10_000
+
+
+def test_pass_stops_at_the_next_tile_on_ctrl_c(monkeypatch):
+    pool = Engine("numba", threads=2).pool(case("normal", 400, 12)[0])
+    scan = backend_module.scan_tile
+    scanned = []
+
+    def interrupted(*arguments: object) -> int:
+        scanned.append(1)
+        if len(scanned) == 5:
+            raise KeyboardInterrupt
+        return int(scan(*arguments))
+
+    monkeypatch.setattr(backend_module, "scan_tile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.count_bracket(-1.0, 1.0, 0)
+    assert len(scanned) < 325  # tiles in all
+
+
+def test_loops_run_without_a_folder_for_machine_code(monkeypatch):
+    real = numba.njit
+
+    def no_folder(**options: object) -> object:
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba, "njit", no_folder)
+
+    @numba_loops.compiled
+    def double(x: np.ndarray, out: np.ndarray) -> None:
+        for i in range(len(x)):
+            out[i] = x[i] + x[i]
+
+    out = np.empty(3)
+    double(np.arange(3.0), out)
+    assert_same_bits(out, np.array([0.0, 2.0, 4.0]))
+
+
+def test_loops_run_when_the_machine_code_cannot_be_saved(monkeypatch):
+    from numba.core.caching import IndexDataCacheFile
+
+    attempts = []
+
+    def full(self: object, *arguments: object) -> None:
+        attempts.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+
+    @numba_loops.compiled
+    def triple(x: np.ndarray, out: np.ndarray) -> None:
+        for i in range(len(x)):
+            out[i] = 3 * x[i]
+
+    out = np.empty(3)
+    triple(np.arange(3.0), out)
+    assert attempts
+    assert_same_bits(out, np.array([0.0, 3.0, 6.0]))
+
+
+def test_loops_let_other_threads_run():
+    """A loop that held the GIL would keep the main thread from counting while it runs."""
+    x = np.random.default_rng(0).standard_normal((400, 512))
+    pairs = np.zeros(300_000, dtype=np.int64)
+    out = np.empty(len(pairs))
+    squares = np.ones(400)
+    numba_loops.similar_pairs(x, squares, pairs[:1], pairs[:1], out[:1])  # compiled
+    worker = threading.Thread(target=numba_loops.similar_pairs, args=(x, squares, pairs, pairs, out))
+    ticks = 0
+    worker.start()
+    while worker.is_alive():
+        ticks += 1
+        time.sleep(0)
+    assert ticks > 10
+
+
+def test_loops_are_compiled_without_fastmath():
+    """It would allow fused multiply-adds and reordered sums."""
+    loop = numba_loops.similar_pairs.__closure__
+    dispatchers = [cell.cell_contents for cell in loop or () if hasattr(cell.cell_contents, "targetoptions")]
+    assert len(dispatchers) == 1
+    assert not dispatchers[0].targetoptions.get("fastmath")
+
+
+def test_default_tile_and_threads_are_used():
+    x, reference = case("duplicates", 400, 12)
+    from proto_engine.backends.numba import NumbaBackend
+
+    backend = NumbaBackend()
+    squares = backend.squared_norms(x)
+    assert_same_bits(backend.pool(x, squares).density(0.6)[1], reference.density(0.6)[1])
+    assert_same_pool(Engine("numba", tile=None), x, reference, (0.6,))
