@@ -172,7 +172,10 @@ def test_rows_that_require_grad_or_come_from_inference_mode_are_read():
     leaf = torch.from_numpy(x.copy()).requires_grad_()
     assert_right(run_everything(leaf), x)
     assert_right(run_everything(leaf * 1.0), x)
-    assert leaf.grad is None
+    backend = TorchBackend()
+    pool = backend.pool(leaf, backend.squared_norms(leaf))
+    assert_same_density(pool.density(0.6), reference_pool(x).density(0.6))
+    assert not backend.score(leaf, FOLDED).requires_grad
     with torch.inference_mode():
         made_there = torch.from_numpy(x.copy()) * 1.0
     assert_right(run_everything(made_there), x)

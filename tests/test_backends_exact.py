@@ -53,6 +53,15 @@ def test_pool_has_the_reference_bits_through_a_sampled_bracket(backend, kind):
 
 
 @pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("kind", ["normal", "binary"])
+def test_pool_of_many_rows_has_the_reference_bits(backend, kind):
+    """Several groups of rows and slices of the order in eta, and for binary rows more ties than are kept."""
+    x, reference = case(kind, 1500, 6)
+    assert 1500 * 1499 // 2 > exact.MIN_CAPACITY
+    assert_same_pool(Engine(backend, tile=None), x, reference, (0.6,))
+
+
+@pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("dim", range(1, 9))
 def test_pool_has_the_reference_bits_in_few_dimensions(backend, dim):
     for m in (2, 2 * TILE + 3):
@@ -144,8 +153,8 @@ def test_more_pairs_inside_than_can_be_kept_are_closed_in_on(backend):
 def test_count_bracket_counts_all_and_keeps_no_more_than_its_capacity(backend):
     pool = Engine(backend, threads=2, tile=64).pool(case("normal", SAMPLED, 12)[0])
     i, j = np.triu_indices(SAMPLED, 1)
-    lo, hi = exact._float32_outwards(0.1, 0.3)
     s32 = np.asarray(pool.similarity())
+    lo, hi = map(float, np.sort(s32[i, j])[[30_000, 45_000]])  # both ends are entries
     wanted = {(a, b): s32[a, b] for a, b in zip(i, j, strict=True) if lo <= s32[a, b] <= hi}
     for capacity in (len(wanted), len(wanted) - 1, 0):
         inside = pool.count_bracket(lo, hi, capacity)
@@ -174,6 +183,7 @@ def test_histogram_places_every_pair(backend):
         assert (least[b], most[b]) == ((values.min(), values.max()) if len(values) else (np.inf, -np.inf))
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("backend", EXACT)
 def test_density_at_any_cutoff_counts_equal_entries_as_neither(backend):
     for kind in ("normal", "close", "binary", "signs"):
@@ -306,6 +316,14 @@ def test_top2_of_many_rows_is_the_same_for_one_and_two_threads(backend, monkeypa
         monkeypatch.setenv("PROTO_ENGINE_NUM_THREADS", str(threads))
         _assert_same_top2(Engine(backend, threads), x, folded)
         _assert_same_top2(Engine(backend, threads), x[::3, ::-1], folded)
+
+
+@pytest.mark.parametrize("backend", SCORING)
+def test_top2_of_classes_that_float32_cannot_tell_apart(backend):
+    rng = np.random.default_rng(0)
+    for spread in (1e-9, 1e-8, 1e-7):
+        folded = np.repeat(_folded(rng, 3, 24), 8, axis=0) * (1 + spread * rng.standard_normal((24, 24)))
+        _assert_same_top2(Engine(backend), rng.standard_normal((100, 24)).astype(np.float32), folded)
 
 
 @pytest.mark.parametrize("backend", SCORING)
