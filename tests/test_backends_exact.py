@@ -57,7 +57,8 @@ def test_pool_has_the_reference_bits_through_a_sampled_bracket(backend, kind):
 def test_pool_of_many_rows_has_the_reference_bits(backend, kind):
     """Several groups of rows and slices of the order in eta, and for binary rows more ties than are kept."""
     x, reference = case(kind, 1500, 6)
-    assert 1500 * 1499 // 2 > exact.MIN_CAPACITY
+    num_pairs = 1500 * 1499 // 2
+    assert num_pairs > exact.MIN_CAPACITY
     assert_same_pool(Engine(backend, tile=None), x, reference, (0.6,))
 
 
@@ -324,6 +325,25 @@ def test_top2_of_classes_that_float32_cannot_tell_apart(backend):
     for spread in (1e-9, 1e-8, 1e-7):
         folded = np.repeat(_folded(rng, 3, 24), 8, axis=0) * (1 + spread * rng.standard_normal((24, 24)))
         _assert_same_top2(Engine(backend), rng.standard_normal((100, 24)).astype(np.float32), folded)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backend", SCORING)
+def test_read_only_arrays_are_welcome_everywhere(backend):
+    x, _ = case("normal", TILE + 1, 21)
+    folded = _folded(np.random.default_rng(0), 5, 21)
+    folded.flags.writeable = False
+    _assert_same_top2(Engine(backend), x, folded)
+    assert Engine(backend).score(x, folded).shape == (TILE + 1, 5)
+    if backend in EXACT:
+        engine = Engine(backend)
+        squares = engine.squares(x).copy()
+        squares.flags.writeable = False
+        pool = engine.backend.pool(engine.rows(x), squares)
+        rho = pool.density(0.6)[1]
+        order = density_order(rho)
+        order.flags.writeable = False
+        assert_same_bits(eta_of(pool, rho, order, order), eta_of(reference_pool(x), rho, order))
 
 
 @pytest.mark.parametrize("backend", SCORING)

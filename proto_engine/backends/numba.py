@@ -290,6 +290,7 @@ class NumbaBackend(Backend):
     def top2(self, rows: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         label = np.empty(len(rows), dtype=np.int64)
         best, second = np.empty(len(rows)), np.empty(len(rows))
+        folded = np.ascontiguousarray(folded)
         bound = error_bound(rows.shape[1])
 
         def visit(part: slice, block: np.ndarray, squares: np.ndarray, s: np.ndarray) -> None:
@@ -300,7 +301,7 @@ class NumbaBackend(Backend):
 
     def _score_blocks(self, rows: np.ndarray, folded: np.ndarray, visit: Callable[..., None]) -> None:
         """``visit(part, block, squares, s)`` for blocks of rows: s [b, C] as s32, NaN for unusable rows."""
-        columns = folded.astype(np.float32).T  # [D, C]
+        columns = folded.astype(np.float32, order="C").T  # [D, C]
 
         def worker(item: int) -> None:
             part = slice(item * _ROWS_PER_ITEM, (item + 1) * _ROWS_PER_ITEM)

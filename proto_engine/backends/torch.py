@@ -38,7 +38,7 @@ class TorchPool(ExactPool):
         self.m, self.dim = rows.shape
         self._rows = rows
         self._device = rows.device
-        self._squares = torch.from_numpy(np.ascontiguousarray(squares)).to(self._device)
+        self._squares = to_tensor(squares).to(self._device)
         self._tile = min(sizes(self._device).tile if tile is None else tile, self.m)
         with plain(rows):
             self._unit = unit_rows(rows, self._squares)  # [m, D]
@@ -83,7 +83,7 @@ class TorchPool(ExactPool):
         return torch.zeros(self.m, dtype=torch.int64, device=self._device)
 
     def _index(self, index: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(index, dtype=np.int64)).to(self._device)
+        return to_tensor(np.asarray(index, dtype=np.int64)).to(self._device)
 
     def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         with plain(self._rows):
@@ -142,7 +142,7 @@ class TorchPool(ExactPool):
 
     def _extreme_of_group(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, sign: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)
-        chosen, ends, signs = self._index(rows), self._index(limit), torch.from_numpy(sign).to(self._device)
+        chosen, ends, signs = self._index(rows), self._index(limit), to_tensor(sign).to(self._device)
         unit = self._unit[chosen] * signs.to(torch.float32)[:, None]
         for k0 in range(0, int(limit.max()), self._tile):
             column = self._index(order[k0 : min(k0 + self._tile, int(limit.max()))])  # [w]
@@ -150,7 +150,7 @@ class TorchPool(ExactPool):
             beyond = torch.arange(k0, k0 + len(column), device=self._device) >= ends[:, None]
             s.masked_fill_(beyond, -torch.inf)
             # The greatest S of the slice lies within two bounds of the greatest s32; one more for rounding.
-            floor = torch.maximum(s.amax(dim=1).double(), torch.from_numpy(best).to(self._device)) - 3 * self.bound
+            floor = torch.maximum(s.amax(dim=1).double(), to_tensor(best).to(self._device)) - 3 * self.bound
             flags = (s >= floor.float()[:, None]).logical_and_(beyond.logical_not_()).view(-1)
             for position in self._positions(flags):
                 row = torch.div(position, len(column), rounding_mode="floor")
@@ -187,7 +187,7 @@ class TorchBackend(Backend):
 
     def normalize(self, rows: torch.Tensor, squares: np.ndarray) -> torch.Tensor:
         with plain(rows):
-            return unit_rows(rows, torch.from_numpy(np.ascontiguousarray(squares)).to(rows.device))
+            return unit_rows(rows, to_tensor(squares).to(rows.device))
 
     def pool(self, rows: torch.Tensor, squares: np.ndarray) -> Pool:
         return TorchPool(rows, squares, self._tile)
@@ -204,7 +204,7 @@ class TorchBackend(Backend):
         best, second = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
         reach = 2 * error_bound(rows.shape[1])
         with plain(rows):
-            vectors = torch.from_numpy(folded).to(rows.device)
+            vectors = to_tensor(folded).to(rows.device)
             for start, squares, s in self._score_blocks(rows, folded):
                 # Whoever is first or second in float64 lies within two bounds of the float32 second.
                 runner_up = s.topk(min(2, s.shape[1]), dim=1).values[:, -1:]
@@ -219,7 +219,7 @@ class TorchBackend(Backend):
 
     def _score_blocks(self, rows: torch.Tensor, folded: np.ndarray) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Start, squares [b] and s32 [b, C] of blocks of rows; NaN for unusable rows."""
-        columns = torch.from_numpy(folded).to(rows.device, torch.float32).T  # [D, C]
+        columns = to_tensor(folded).to(rows.device, torch.float32).T  # [D, C]
         step = rows_within(sizes(rows.device).block_bytes, 8 * (rows.shape[1] + len(folded)))
         for start in range(0, len(rows), step):
             block = rows[start : start + step]

@@ -43,12 +43,12 @@ class _Writable:
 
 
 def to_tensor(rows: Any) -> torch.Tensor:
-    """Rows as a tensor, sharing their memory where torch can address it.
+    """An array as a tensor, sharing its memory where torch can address it.
 
     Parameters
     ----------
     rows : numpy.ndarray or torch.Tensor
-        float16, bfloat16 (of ml_dtypes), float32 or float64. Read-only arrays are welcome.
+        Of any dtype that torch has; bfloat16 is that of ml_dtypes. Read-only arrays are welcome.
 
     Returns
     -------
