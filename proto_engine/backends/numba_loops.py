@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
 
-_SCAN = 64  # columns looked at together: only where one of them is inside does a slower loop follow
+_SCAN = 32  # columns looked at together: only where one of them is inside does a slower loop follow
 
 
 def compiled(function: Callable) -> Callable:
@@ -141,10 +141,10 @@ def scan_tile(
                 reach += np.int32(part[c] >= lo)
             total += greater
             if reach != greater:
-                for c in range(part.size):
-                    if part[c] >= lo and not part[c] > hi:
-                        positions[found] = r * width + c0 + c
-                        found += 1
+                first = r * width + c0
+                for c in range(part.size):  # without a branch: written everywhere, kept where it is inside
+                    positions[found] = first + c
+                    found += int((part[c] >= lo) & (part[c] <= hi))
         above[i0 + r] += total
     return found
 
