@@ -68,15 +68,20 @@ def build_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int
 
 
 def _small_cnn(channels: int, image_size: int, num_classes: int) -> FeatureClassifier:
-    """Three convolutions, made for seconds per epoch on a CPU.
+    """Four convolutions, made for seconds per epoch on a CPU.
 
-    Images of 20 pixels and more are halved twice by strides (28 -> 14 -> 7); 8 x 8 images are halved once.
+    Images of 20 pixels and more shrink in three steps (28 -> 14 -> 7 -> 4), 8 x 8 images in one (8 -> 4).
+
+    The last feature map is left signed. Averages of what a ReLU lets through are all positive and, in a net
+    this small, nearly parallel: cosines between images of different classes exceed 0.95, and the eta filter
+    would turn most of a class down.
     """
-    first, second = (2, 2) if image_size >= 20 else (1, 2)
+    strides = (2, 2, 1, 2) if image_size >= 20 else (1, 2, 1, 1)
     backbone = nn.Sequential(
-        *_conv(channels, 24, kernel=5, stride=first),
-        *_conv(24, 64, kernel=3, stride=second),
-        *_conv(64, 128, kernel=3, stride=1),
+        *_conv(channels, 32, kernel=5, stride=strides[0]),
+        *_conv(32, 64, kernel=3, stride=strides[1]),
+        *_conv(64, 64, kernel=3, stride=strides[2]),
+        *_conv(64, 128, kernel=3, stride=strides[3])[:-1],
     )
     return FeatureClassifier(backbone, 128, num_classes)
 

@@ -28,6 +28,15 @@ def test_model_gives_features_and_the_logits_made_from_them(name, image_shape, d
         torch.testing.assert_close(features, pooled)
 
 
+def test_small_cnn_gives_signed_features():
+    """Averages of a ReLU's output are all positive, and their cosines too close to 1 to tell classes apart."""
+    torch.manual_seed(0)
+    model = build_model("small-cnn", num_classes=3, image_shape=(1, 28, 28)).eval()
+    with torch.no_grad():
+        features = model.features(torch.randn(20, 1, 28, 28))
+    assert 0.2 < (features < 0).double().mean() < 0.8
+
+
 def test_resnet_keeps_torchvisions_layer_names():
     """So that pretrained weights can be loaded under ``backbone.``."""
     import torchvision
