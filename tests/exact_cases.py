@@ -15,6 +15,7 @@ from proto_engine.backends.base import Backend, Pool
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.ops import condition_numpy, eta_of
 
+SAMPLED = 400  # rows; so many pairs that the cutoff is bracketed by a sample
 TILE = 16  # so that a few dozen rows make several tiles
 QUANTILES = (0.0, 0.4, 0.6, 0.98, 1.0)
 DTYPES: dict[str, Any] = {
@@ -149,6 +150,15 @@ def case(kind: str, m: int, dim: int, dtype: str = "float32") -> tuple[np.ndarra
     return x, reference_pool(x)
 
 
+def class_vectors(rng: np.random.Generator, num_classes: int, dim: int) -> np.ndarray:
+    """Means of three unit vectors a class; some classes are equal, some differ by less than float32 tells."""
+    vectors = rng.standard_normal((num_classes, 3, dim))
+    folded = (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).mean(axis=1)
+    folded[num_classes // 2] = folded[0]
+    folded[-1] = folded[num_classes // 3] * (1 + 1e-12)
+    return folded
+
+
 # ---- comparisons -------------------------------------------------------------------------------------
 
 
@@ -174,3 +184,9 @@ def assert_same_pool(engine: Engine, x: np.ndarray, reference: Pool, quantiles: 
             assert_same_density(pool.density(quantile), (cutoff, rho))
             assert_same_bits(pool.density_at(cutoff), rho)
             assert_same_bits(eta_of(pool, rho, everyone), eta_of(reference, rho, everyone))
+
+
+def assert_same_top2(engine: Engine, x: np.ndarray, folded: np.ndarray) -> None:
+    wanted = REFERENCE.top2(engine.rows(x) if engine.name != "torch" else x, folded)
+    for found, right in zip(engine.top2(x, folded), wanted, strict=True):
+        assert_same_bits(found, right)

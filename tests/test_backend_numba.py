@@ -7,12 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from exact_cases import Engine, assert_same_bits, assert_same_pool, case
+from exact_cases import REFERENCE, Engine, assert_same_bits, assert_same_density, assert_same_pool, case
 
 numba = pytest.importorskip("numba")
 from proto_engine.backends import numba as backend_module  # noqa: E402
 from proto_engine.backends import numba_loops  # noqa: E402
+from proto_engine.backends.exact import cutoff_and_density  # noqa: E402
 from proto_engine.backends.numba import _share  # noqa: E402
+from proto_engine.backends.reference import pinned_dot  # noqa: E402
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -142,6 +144,34 @@ def test_loops_are_compiled_without_fastmath():
     dispatchers = [cell.cell_contents for cell in loop or () if hasattr(cell.cell_contents, "targetoptions")]
     assert len(dispatchers) == 1
     assert not dispatchers[0].targetoptions.get("fastmath")
+
+
+@pytest.mark.parametrize("dtypes", ["ff", "dd", "fd"])
+def test_dot_is_the_pinned_sum_in_every_dimension(dtypes):
+    dot = numba.njit(error_model="numpy")(lambda a, b: numba_loops._dot(a, b))
+    rng = np.random.default_rng(0)
+    for dim in range(1, 34):
+        a, b = rng.standard_normal(dim).astype(dtypes[0]), rng.standard_normal(dim).astype(dtypes[1])
+        assert dot(a, b) == pinned_dot(a.astype(float), b.astype(float))
+    with pytest.raises(numba.TypingError):  # elements must lie side by side
+        dot(a[::2], b[::2])
+
+
+def test_loops_mean_the_same_in_plain_python(monkeypatch):
+    """What numba makes of the loops is no more and no less than what they say."""
+    monkeypatch.setattr(numba_loops, "_dot", lambda a, b: float(pinned_dot(a.astype(float), b.astype(float))))
+    for name in dir(numba_loops):
+        if name in vars(backend_module) and hasattr(getattr(numba_loops, name), "__wrapped__"):
+            monkeypatch.setattr(backend_module, name, getattr(numba_loops, name).__wrapped__)
+    engine = Engine("numba")
+    for kind in ("close", "binary"):
+        x, reference = case(kind, 35, 9)
+        assert_same_pool(engine, x, reference, (0.6,))
+        assert_same_density(cutoff_and_density(engine.pool(x), 0.6, capacity=1), reference.density(0.6))
+    folded = np.repeat(np.eye(9)[:4], 2, axis=0)
+    x = np.concatenate([x, np.zeros((1, 9), np.float32)])
+    for found, right in zip(engine.top2(x, folded), REFERENCE.top2(x, folded), strict=True):
+        assert_same_bits(found, right)
 
 
 def test_default_tile_and_threads_are_used():

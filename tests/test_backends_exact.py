@@ -1,4 +1,4 @@
-"""Every backend gives the bits of the reference: cutoff, density, eta, labels and scores, on rows made to trip it."""
+"""Every backend gives the bits of the reference: cutoff, density and eta, on rows made to trip it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,27 @@ from exact_cases import (
     DTYPES,
     EXACT,
     KINDS,
-    REFERENCE,
-    SCORING,
+    SAMPLED,
     TILE,
     Engine,
     assert_same_bits,
     assert_same_density,
     assert_same_pool,
+    assert_same_top2,
     case,
+    class_vectors,
     reference_pool,
 )
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proto_engine.backends import exact
-from proto_engine.backends.base import cutoff_rank, error_bound
-from proto_engine.backends.reference import pinned_dot
+from proto_engine.backends.base import error_bound
 from proto_engine.ops import density_order, eta_of
 
-# On and beside the edges of a tile; the last goes through the sampled bracket.
+# On and beside the edges of a tile.
 SIZES = (1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3)
-SAMPLED = 400
 assert SAMPLED * (SAMPLED - 1) // 2 > exact.KEEP_ALL_PAIRS
-
-
-# ---- pools -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", EXACT)
@@ -236,19 +232,6 @@ def test_similarity_is_symmetric_with_a_unit_diagonal_and_within_the_bound(backe
         assert np.abs(s32 - reference.s).max() <= error_bound(12)
 
 
-@pytest.mark.parametrize("backend", SCORING)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_normalize_gives_unit_rows_to_float32(backend, dtype):
-    for dim in (3, 16, 29):
-        x, _ = case("normal", TILE + 1, dim, dtype)
-        engine = Engine(backend)
-        squares = engine.squares(x)
-        assert_same_bits(squares, REFERENCE.squared_norms(x))
-        unit = np.asarray(engine.backend.normalize(engine.rows(x), squares))
-        assert unit.dtype == np.float32
-        np.testing.assert_allclose(unit, REFERENCE.normalize(x, squares), rtol=2.0**-23, atol=0)
-
-
 @pytest.mark.parametrize("backend", EXACT)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors], derandomize=True)
 @given(
@@ -276,131 +259,6 @@ def test_density_and_eta_have_the_reference_bits(backend, seed, m, dim, kind, dt
     assert_same_bits(eta_of(pool, rho, rows), eta_of(reference, rho, rows))
 
 
-# ---- scores ----------------------------------------------------------------------------------------
-
-
-def _folded(rng: np.random.Generator, num_classes: int, dim: int) -> np.ndarray:
-    """Means of three unit vectors a class; some classes are equal, some differ by less than float32 tells."""
-    vectors = rng.standard_normal((num_classes, 3, dim))
-    folded = (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).mean(axis=1)
-    folded[num_classes // 2] = folded[0]
-    folded[-1] = folded[num_classes // 3] * (1 + 1e-12)
-    return folded
-
-
-def _assert_same_top2(engine: Engine, x: np.ndarray, folded: np.ndarray) -> None:
-    wanted = REFERENCE.top2(engine.rows(x) if engine.name != "torch" else x, folded)
-    for found, right in zip(engine.top2(x, folded), wanted, strict=True):
-        assert_same_bits(found, right)
-
-
-@pytest.mark.parametrize("backend", SCORING)
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 7, 40])
-def test_top2_has_the_reference_bits_and_ties_go_to_the_lower_class(backend, num_classes):
-    rng = np.random.default_rng(num_classes)
-    folded = _folded(rng, num_classes, 21)
-    for dtype in DTYPES.values():
-        x = np.concatenate(
-            [
-                rng.standard_normal((60, 21)),
-                rng.choice([-2.0, 0.5, 4.0], (40, 1)) * folded[rng.integers(0, num_classes, 40)],
-            ]
-        )
-        _assert_same_top2(Engine(backend), x.astype(dtype), folded)
-
-
-@pytest.mark.parametrize("backend", SCORING)
-def test_top2_of_many_rows_is_the_same_for_one_and_two_threads(backend, monkeypatch):
-    rng = np.random.default_rng(0)
-    x, folded = rng.standard_normal((5000, 33)).astype(np.float32), _folded(rng, 12, 33)
-    for threads in (1, 2):
-        monkeypatch.setenv("PROTO_ENGINE_NUM_THREADS", str(threads))
-        _assert_same_top2(Engine(backend, threads), x, folded)
-        _assert_same_top2(Engine(backend, threads), x[::3, ::-1], folded)
-
-
-@pytest.mark.parametrize("backend", SCORING)
-def test_top2_of_classes_that_float32_cannot_tell_apart(backend):
-    rng = np.random.default_rng(0)
-    for spread in (1e-9, 1e-8, 1e-7):
-        folded = np.repeat(_folded(rng, 3, 24), 8, axis=0) * (1 + spread * rng.standard_normal((24, 24)))
-        _assert_same_top2(Engine(backend), rng.standard_normal((100, 24)).astype(np.float32), folded)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("backend", SCORING)
-def test_read_only_arrays_are_welcome_everywhere(backend):
-    x, _ = case("normal", TILE + 1, 21)
-    folded = _folded(np.random.default_rng(0), 5, 21)
-    folded.flags.writeable = False
-    _assert_same_top2(Engine(backend), x, folded)
-    assert Engine(backend).score(x, folded).shape == (TILE + 1, 5)
-    if backend in EXACT:
-        engine = Engine(backend)
-        squares = engine.squares(x).copy()
-        squares.flags.writeable = False
-        pool = engine.backend.pool(engine.rows(x), squares)
-        rho = pool.density(0.6)[1]
-        order = density_order(rho)
-        order.flags.writeable = False
-        assert_same_bits(eta_of(pool, rho, order, order), eta_of(reference_pool(x), rho, order))
-
-
-@pytest.mark.parametrize("backend", SCORING)
-def test_top2_where_all_classes_tie(backend):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((30, 8)).astype(np.float32)
-    folded = np.repeat(_folded(rng, 3, 8)[:1], 9, axis=0)
-    label, best, second = Engine(backend).top2(x, folded)
-    assert (label == 0).all()
-    assert_same_bits(best, second)
-    _assert_same_top2(Engine(backend), x, folded)
-
-
-BAD_ROWS = {
-    "float16": (0.0, np.nan, np.inf, 1e30),
-    "float32": (0.0, np.nan, -np.inf),
-    "float64": (0.0, np.nan, np.inf, -0.0),
-}
-
-
-@pytest.mark.parametrize("backend", SCORING)
-@pytest.mark.parametrize("dtype", BAD_ROWS)
-@pytest.mark.filterwarnings("error")
-def test_rows_without_a_direction_get_no_label_and_nan(backend, dtype):
-    rng = np.random.default_rng(0)
-    folded = _folded(rng, 5, 11)
-    x = rng.standard_normal((20, 11))
-    for at, value in enumerate(BAD_ROWS[dtype]):
-        x[3 * at] = 0.0
-        x[3 * at, 7] = value
-    with np.errstate(over="ignore"):
-        x = x.astype(dtype)
-    bad = 3 * np.arange(len(BAD_ROWS[dtype]))
-    label, best, second = Engine(backend).top2(x, folded)
-    sigma = Engine(backend).score(x, folded)
-    assert (label[bad] == -1).all() and (label >= 0).sum() == len(x) - len(bad)
-    assert np.isnan(best[bad]).all() and np.isnan(second[bad]).all() and np.isnan(sigma[bad]).all()
-    assert not np.isnan(np.delete(sigma, bad, axis=0)).any()
-    _assert_same_top2(Engine(backend), x, folded)
-    _assert_same_top2(Engine(backend), x[bad], folded)
-
-
-@pytest.mark.parametrize("backend", SCORING)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_score_is_within_the_bound(backend, dtype):
-    rng = np.random.default_rng(0)
-    for n, dim, num_classes in ((1, 1, 1), (33, 40, 5), (1500, 16, 3)):
-        folded = _folded(rng, num_classes, dim)
-        x = rng.standard_normal((n, dim)).astype(DTYPES[dtype])
-        sigma = Engine(backend).score(x, folded)
-        assert sigma.dtype == np.float32 and sigma.shape == (n, num_classes)
-        assert np.abs(sigma - REFERENCE.score(x, folded)).max() <= error_bound(dim)
-
-
-# ---- instruction sets ------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif("cpu" not in EXACT, reason="the native module was not built")
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_bits(name):
@@ -415,129 +273,10 @@ def test_every_instruction_set_gives_the_same_bits(name):
         for dtype in DTYPES:
             x, reference = case("close", 2 * TILE + 3, 21, dtype)
             assert_same_pool(engine, x, reference, (0.6,))
-            folded = _folded(np.random.default_rng(0), 37, 21)
-            _assert_same_top2(engine, x, folded)
+            folded = class_vectors(np.random.default_rng(0), 37, 21)
+            assert_same_top2(engine, x, folded)
         for kind in ("normal", "binary"):
             x, reference = case(kind, SAMPLED, 20)
             assert_same_pool(engine, x, reference, (0.6,))
     finally:
         assert _core.use_instruction_set(before)
-
-
-# ---- the bound -------------------------------------------------------------------------------------
-
-
-def test_error_bound_is_the_textbook_one():
-    u = 2.0**-24
-    assert error_bound(512) == 520 * u / (1 - 520 * u)
-    assert all(error_bound(d) < error_bound(d + 1) for d in range(1, 100))
-    assert 8 * u < error_bound(1) < 1e-6 < error_bound(4096) < 1e-3
-
-
-@pytest.mark.parametrize("dim", [1, 2, 7, 64, 777, 4096])
-def test_error_bound_holds_for_every_order_of_additions(dim):
-    rng = np.random.default_rng(dim)
-    rows = [
-        rng.standard_normal(dim),
-        rng.random(dim),
-        np.ones(dim),
-        rng.random(dim) ** 8,
-        10.0 ** rng.uniform(-9, 9, dim),
-    ]
-    rows += [-rows[1], np.where(np.arange(dim) % 2, 1.0, -1.0) * rows[1], np.sort(rows[1])]
-    x = np.array(rows)
-    squares = pinned_dot(x, x)
-    s = pinned_dot(x[:, None], x[None]) / np.sqrt(squares[:, None] * squares)
-    unit = (x / np.sqrt(squares)[:, None]).astype(np.float32)
-    product = unit[:, None] * unit[None]  # [n, n, D] float32
-    for values in (product, product[..., ::-1], np.sort(product), np.sort(product)[..., ::-1]):
-        running = np.cumsum(values, axis=-1, dtype=np.float32)[..., -1]
-        assert np.abs(running - s).max() <= error_bound(dim)
-    assert np.abs(unit @ unit.T - s).max() <= error_bound(dim)
-
-
-# ---- the reference by hand -------------------------------------------------------------------------
-
-# Rows of length 5: S_01 = 24/25, S_02 = (9 - 16)/25 = -7/25, S_12 = (12 - 12)/25 = 0.
-# The nine entries of S in order: -.28 -.28 0 0 .96 .96 1 1 1.
-HAND = np.array([[3.0, 4.0], [4.0, 3.0], [3.0, -4.0]])
-
-
-def test_reference_similarity_by_hand():
-    np.testing.assert_array_equal(reference_pool(HAND).similarity(), [[1, 0.96, -0.28], [0.96, 1, 0], [-0.28, 0, 1]])
-
-
-@pytest.mark.parametrize(
-    ("quantile", "index", "cutoff"),
-    [(0, 0, -0.28), (0.4, 3, 0), (0.5, 4, 0.96), (0.6, 4, 0.96), (0.98, 7, 1), (1, 8, 1)],
-)
-def test_reference_cutoff_by_hand(quantile, index, cutoff):
-    assert cutoff_rank(quantile, 3) == index  # floor(8 q)
-    assert reference_pool(HAND).density(quantile)[0] == cutoff
-    s = reference_pool(HAND).s
-    assert cutoff == np.quantile(s, quantile, method="lower")
-
-
-def test_reference_density_by_hand():
-    pool = reference_pool(HAND)
-    # Against 0: row 0 has 1 and .96 above, -.28 below; row 1 has 1 and .96 above, 0 equal;
-    # row 2 has 1 above, -.28 below, 0 equal.
-    assert pool.density_at(0.0).tolist() == [1, 2, 0]
-    # Against .96: the diagonal above everywhere; .96 equal; the rest below.
-    assert pool.density_at(0.96).tolist() == [0, 0, -1]
-    assert pool.density_at(-0.28).tolist() == [2, 3, 2]
-    assert pool.density_at(1.0).tolist() == [-2, -2, -2]  # the diagonal is equal
-    assert pool.density_at(0.0).dtype == np.int64
-
-
-def test_reference_eta_by_hand():
-    """Row 1 is the densest: its eta is the least of (.96, 1, 0). Row 0 looks at row 1 only, row 2 at both.
-
-    Started from S_ii = 1, rows 0 and 2 would get 1. Compared the wrong way round, row 0 would look at
-    row 2 and get -.28, and row 2, then the one without a better, the least of its row: -.28.
-    """
-    pool = reference_pool(HAND)
-    rho = np.array([1, 2, 0])
-    assert eta_of(pool, rho, np.arange(3)).tolist() == [0.96, 0.0, 0.0]
-    # Equal densities do not shadow each other: rows 0 and 1 are both the densest.
-    assert eta_of(pool, np.array([0, 0, -1]), np.arange(3)).tolist() == [-0.28, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("backend", EXACT)
-def test_backends_by_hand(backend):
-    pool = Engine(backend).pool(HAND)
-    cutoff, rho = pool.density(0.4)
-    assert (cutoff, rho.tolist()) == (0.0, [1, 2, 0])
-    assert eta_of(pool, rho, np.arange(3)).tolist() == [0.96, 0.0, 0.0]
-    assert pool.density(0.6)[1].tolist() == [0, 0, -1]
-
-
-def test_reference_sum_is_pinned_by_hand():
-    """1e16 + 1 is 1e16 in float64: what cancels first decides what is left."""
-    ones = np.ones(16)
-    a = np.zeros(16)
-    a[[0, 8, 1]] = 1e16, -1e16, 1.0  # lane 0 cancels, then lane 1 is added
-    assert pinned_dot(a, ones) == 1.0
-    a = np.zeros(16)
-    a[[0, 1, 4]] = 1e16, 1.0, -1e16  # lanes 0 + 4 first, then (1 + 5)
-    assert pinned_dot(a, ones) == 1.0
-    a = np.zeros(16)
-    a[[0, 1, 7]] = 1.0, 1e16, -1e16  # (1 + 5) + (3 + 7) before the 1 of lane 0
-    assert pinned_dot(a, ones) == 1.0
-    a = np.zeros(16)
-    a[[0, 1, 2]] = 1e16, 1.0, -1e16  # (0 + 4) + (2 + 6) before lane 1
-    assert pinned_dot(a, ones) == 1.0
-    a = np.zeros(16)
-    a[[0, 8, 2]] = 1e16, 1.0, -1e16  # lane 0 takes the 1 in and loses it
-    assert pinned_dot(a, ones) == 0.0
-
-
-def test_reference_scores_by_hand():
-    folded = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    rows = np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 0.0], [np.nan, 1.0]])
-    label, best, second = REFERENCE.top2(rows, folded)
-    assert label.tolist() == [1, 0, -1, -1]  # classes 1 and 2 tie at .8: the lower one
-    np.testing.assert_array_equal(best, [0.8, 0.8, np.nan, np.nan])
-    np.testing.assert_array_equal(second, [0.8, 0.6, np.nan, np.nan])
-    assert REFERENCE.top2(rows[:1], folded[:1])[2].tolist() == [-np.inf]
-    np.testing.assert_array_equal(REFERENCE.score(rows, folded)[0], [0.6, 0.8, 0.8])
