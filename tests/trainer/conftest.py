@@ -28,7 +28,7 @@ def digits_config(tmp_path):
     """A run of a few seconds on digits; keyword arguments overrule it."""
 
     def build(**settings):
-        defaults = {"method": "smp", "epochs": 4, "start_epoch": 1, "seed": 3, "device": "cpu"}
+        defaults = {"method": "smp", "epochs": 4, "start_epoch": 1, "seed": 3, "batch_size": 64, "device": "cpu"}
         out = settings.pop("out", tmp_path / "run")
         return make_config("digits", out, **{**defaults, **settings})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -16,8 +17,11 @@ import pytest
 import safetensors.torch
 import torch
 from proto_trainer import CheckpointError, ConfigError, NoiseSpec, train
+from proto_trainer.checkpoint import load_checkpoint
 from proto_trainer.data import TensorImages
 from proto_trainer.epoch_log import COLUMNS
+from proto_trainer.methods import build_method
+from proto_trainer.run import Run, restore
 
 TIMELESS = [name for name in COLUMNS if not name.endswith("_seconds")]
 
@@ -89,7 +93,9 @@ def test_run_killed_by_signal_9_resumes_to_the_same_bits(digits_config, tmp_path
     settings = {"noise": NoiseSpec("symmetric", 0.4), "epochs": 5, "start_epoch": 1}
     train(digits_config(out=tmp_path / "straight", **settings))
     out = tmp_path / "killed"
-    arguments = "--data digits --noise symmetric:0.4 --epochs 5 --start-epoch 1 --seed 3 --device cpu --out"
+    arguments = (
+        "--data digits --noise symmetric:0.4 --epochs 5 --start-epoch 1 --seed 3 --batch-size 64 --device cpu --out"
+    )
     command = [sys.executable, "-m", "proto_trainer.cli", *arguments.split(), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -169,3 +175,19 @@ def test_existing_run_is_not_overwritten(digits_config):
     with pytest.raises(ConfigError, match="already holds a run; give --resume"):
         train(config)
     assert (config.out / "epochs.csv").read_bytes() == before
+
+
+def test_checkpoint_gives_the_corrected_labels_back(digits_config):
+    config = digits_config(epochs=2)
+    result = train(config)
+    suggested = pd.read_parquet(config.out / "corrected.parquet")["suggested_label"].to_numpy()
+    model, method = copy.deepcopy(result.model), build_method(config, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = Run(config, result.train_set, result.train_set, model, method, optimizer, torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        rows = restore(run, load_checkpoint(config.out / "checkpoints"))
+    assert rows == result.rows
+    assert (method.training_labels(result.train_set).numpy() == suggested).all()
+    index = torch.tensor([3, 1000])
+    assert (method.corrector.targets(index).numpy() == suggested[index]).all()
+    assert (suggested != result.train_set.given.numpy()).any()
