@@ -16,7 +16,7 @@ from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
 from .backends import choose
 from .backends.base import Backend, Pool, usable
 
-_SAFE_EXPONENT = 400  # 2**(2 * 400) and its square root's neighbours stay finite in float64
+_SAFE_EXPONENT = 240  # the product of two squares of such elements is still a float64
 _ROWS_NAMED = 5
 
 
@@ -285,7 +285,11 @@ def eta_of(pool: Pool, rho: np.ndarray, rows: np.ndarray, order: np.ndarray | No
     # The rows denser than i are the first `limit` of the order; the densest rows look at all rows.
     limit = np.searchsorted(-rho[order], -rho[rows], side="left")  # [n]
     densest = limit == 0
-    return pool.extreme(order, rows, np.where(densest, pool.m, limit), densest)
+    limit[densest] = pool.m
+    alike = np.argsort(limit, kind="stable")  # rows that look at equally many are computed together
+    eta = np.empty(len(rows))
+    eta[alike] = pool.extreme(order, rows[alike], limit[alike], densest[alike])
+    return eta
 
 
 def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:

@@ -76,7 +76,7 @@ def test_pool_has_the_reference_bits_for_every_dtype(backend, dtype, kind):
 
 
 @pytest.mark.parametrize("backend", EXACT)
-@pytest.mark.parametrize("size", [1e200, 1e-200, 1e300, 1e-300, 1e30, 1e-30])
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e300, 1e-300, 1e100, 1e-100, 1e75, 1e-75, 1e30, 1e-30])
 def test_pool_has_the_reference_bits_for_extreme_float64(backend, size):
     x = case("normal", TILE + 1, 9, "float64")[0] * size
     assert_same_pool(Engine(backend), x, reference_pool(x))

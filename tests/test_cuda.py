@@ -21,7 +21,7 @@ def test_kernels_are_compiled_for_ampere_and_hopper():
 @compiled
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_launch_without_a_gpu_is_an_error_not_a_crash():
-    with pytest.raises(RuntimeError, match="^normalize: "):
+    with pytest.raises(RuntimeError, match=r"^normalize: "):
         _core.cuda_normalize(0, 1, 1, 0, 0, 0)
 
 

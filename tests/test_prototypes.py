@@ -47,7 +47,7 @@ def test_load_refuses_a_truncated_file(prototypes, tmp_path, keep):
 def test_load_refuses_foreign_files(prototypes, tmp_path):
     path = tmp_path / "p.safetensors"
     safetensors.numpy.save_file({"weight": np.ones(3)}, path)
-    with pytest.raises(ValueError, match="wanted a file of format 'proto_engine.prototypes.1'"):
+    with pytest.raises(ValueError, match=r"wanted a file of format 'proto_engine.prototypes.1'"):
         pe.Prototypes.load(path)
     with pytest.raises(FileNotFoundError):
         pe.Prototypes.load(tmp_path / "missing.safetensors")

@@ -53,7 +53,10 @@ class Pool(ABC):
 
     @abstractmethod
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
-        """Max (min where ``smallest``) of S over ``order[:limit[t]]`` for each of ``rows``.   [n] float64"""
+        """Max (min where ``smallest``) of S over ``order[:limit[t]]`` for each of ``rows``.   [n] float64
+
+        Fastest where neighbors have like limits.
+        """
 
     @abstractmethod
     def similarity(self) -> Any:

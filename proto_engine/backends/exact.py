@@ -84,7 +84,7 @@ def cutoff_and_density(
     """The cutoff and rho of a pool; ``bracket`` and ``capacity`` replace the chosen ones (for tests)."""
     rank = cutoff_rank(quantile, pool.m)
     lo, hi, room = bracket_of(pool, rank)
-    lo, hi = (lo, hi) if bracket is None else _float32_outwards(*bracket)
+    lo, hi = (lo, hi) if bracket is None else float32_outwards(*bracket)
     room = room if capacity is None else capacity
     while True:
         inside = pool.count_bracket(lo, hi, room)
@@ -98,10 +98,10 @@ def cutoff_and_density(
             return _close_in(pool, rank, lo - pool.bound, hi + pool.bound)
         else:
             t = order_statistic(inside.s32, rank - first, pool.m if lo <= 1.0 <= hi else 0)
-            low, high = _float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
+            low, high = float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
             if lo <= low and high <= hi:
                 return _finish(pool, inside, rank - first, t, diagonal_inside=lo <= 1.0 <= hi)
-            lo, hi = _float32_outwards(min(lo, t - 3 * pool.bound), max(hi, t + 3 * pool.bound))
+            lo, hi = float32_outwards(min(lo, t - 3 * pool.bound), max(hi, t + 3 * pool.bound))
 
 
 def bracket_of(pool: ExactPool, rank: int) -> tuple[float, float, int]:
@@ -119,7 +119,7 @@ def bracket_of(pool: ExactPool, rank: int) -> tuple[float, float, int]:
     lo = float(sample[low]) - margin if low >= 0 else -np.inf
     hi = float(sample[high]) + margin if high < len(sample) else np.inf
     expected = 2 * spread * num_pairs
-    return *_float32_outwards(lo, hi), int(max(MIN_CAPACITY, 4 * expected))
+    return *float32_outwards(lo, hi), int(max(MIN_CAPACITY, 4 * expected))
 
 
 def order_statistic(values: np.ndarray, rank: int, ones: int) -> float:
@@ -155,18 +155,18 @@ def _entries_below(pool: ExactPool, inside: Inside, lo: float) -> int:
 def _finish(pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool) -> tuple[float, np.ndarray]:
     """Step 3 and 4: look up the undecided pairs, take the order statistic among them, count."""
     # Rounded outwards to float32: a few more pairs are looked up, and no wider copy of s32 is made.
-    low, high = _float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
+    low, high = float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
     undecided = np.flatnonzero((inside.s32 >= np.float32(low)) & (inside.s32 <= np.float32(high)))
     num_below = int(np.count_nonzero(inside.s32 < np.float32(low)))
     first = inside.row[undecided].astype(np.int64)
     second = inside.column[undecided].astype(np.int64)
     exact = pool.pair_similarity(first, second)
     ones = pool.m if diagonal_inside and low <= 1.0 <= high else 0
-    rank -= 2 * num_below + (pool.m if diagonal_inside and 1.0 < low else 0)
+    rank -= 2 * num_below + (pool.m if diagonal_inside and low > 1.0 else 0)
     cutoff = order_statistic(exact, rank, ones)
 
-    above = inside.above + int(1.0 > cutoff)
-    equal = np.full(pool.m, int(1.0 == cutoff), dtype=np.int64)
+    above = inside.above + int(cutoff < 1.0)
+    equal = np.full(pool.m, int(cutoff == 1.0), dtype=np.int64)
     for start in range(0, len(inside.s32), _BATCH):  # bincount widens its input: a part at a time
         part = slice(start, start + _BATCH)
         certain = inside.s32[part] > np.float32(high)
@@ -195,7 +195,7 @@ def _close_in(pool: ExactPool, rank: int, lo: float, hi: float) -> tuple[float, 
     return lo, pool.density_at(lo)
 
 
-def _float32_outwards(lo: float, hi: float) -> tuple[float, float]:
+def float32_outwards(lo: float, hi: float) -> tuple[float, float]:
     """[lo, hi] with ends that are float32 values, not narrower."""
     low, high = np.float32(lo), np.float32(hi)
     if low > lo:

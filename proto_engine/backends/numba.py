@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from .base import Backend, Pool, error_bound
-from .exact import ExactPool, Inside, _float32_outwards
+from .exact import ExactPool, Inside, float32_outwards
 from .host import default_tile, num_threads, single_threaded_blas
 from .numba_loops import (
     best_two,
@@ -168,7 +168,7 @@ class NumbaPool(ExactPool):
 
             return visit
 
-        above32 = self._tiles(*_float32_outwards(lo - self.bound, hi + self.bound), make_visit)
+        above32 = self._tiles(*float32_outwards(lo - self.bound, hi + self.bound), make_visit)
         above, count, least, most = zip(*results, strict=True)
         total = np.sum(count, axis=0)
         below = self.m * (self.m - 1) // 2 - int(above32.sum()) // 2 - int(np.sum(above)) - int(total.sum())
@@ -187,7 +187,7 @@ class NumbaPool(ExactPool):
             return visit
 
         nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
-        above32 = self._tiles(*_float32_outwards(nearest - self.bound, nearest + self.bound), make_visit)
+        above32 = self._tiles(*float32_outwards(nearest - self.bound, nearest + self.bound), make_visit)
         above, equal = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
         above += above32
         return above, self.m - 1 - above - equal
@@ -195,14 +195,14 @@ class NumbaPool(ExactPool):
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison
         sign = np.where(smallest, -1.0, 1.0)
-        by_limit = np.argsort(limit, kind="stable")  # rows that look at equally many go together
         ordered = self.unit[order[: limit.max(initial=0)]]
 
         def worker(item: int) -> None:
-            group = by_limit[item * _ROWS_PER_ITEM : (item + 1) * _ROWS_PER_ITEM]
-            unit, found = self.unit[rows[group]], best[group]
-            for k0 in range(0, limit[group[-1]], _ORDER_SLICE):
-                part = slice(k0, min(k0 + _ORDER_SLICE, limit[group[-1]]))
+            group = slice(item * _ROWS_PER_ITEM, (item + 1) * _ROWS_PER_ITEM)
+            longest = int(limit[group].max())
+            unit, found = self.unit[rows[group]], best[group]  # best: a view
+            for k0 in range(0, longest, _ORDER_SLICE):
+                part = slice(k0, min(k0 + _ORDER_SLICE, longest))
                 s = np.dot(unit, ordered[part].T)
                 improve_best(
                     s,
@@ -215,7 +215,6 @@ class NumbaPool(ExactPool):
                     self.bound,
                     found,
                 )
-            best[group] = found
 
         with single_threaded_blas():
             _share(-(-len(rows) // _ROWS_PER_ITEM), self._threads, lambda: worker)

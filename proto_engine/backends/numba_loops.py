@@ -1,42 +1,28 @@
 """The compiled loops of the numba backend. Rows are float32 or float64, C contiguous.
 
 Letters as everywhere: x [n, D] rows, squares [n] float64, s a tile or block of float32 similarities.
-All in one file: the machine code that numba keeps on disk is made anew when this file changes.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils
 
 _SCAN = 32  # columns looked at together: only where one of them is inside does a slower loop follow
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile on first use, and keep the machine code on disk where there is a folder for it.
+    """Compile on first use in a process.
 
-    No fastmath: a product and a sum must not become one instruction, nor sums change their order.
+    Nothing is kept on disk: numba would unpickle it when it comes back. No fastmath: a product and a sum
+    must not become one instruction, nor sums change their order.
     """
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        loop = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        loop = numba.njit(**options)(function)
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        try:
-            return loop(*arguments)
-        except OSError:  # compiled and ready, but it could not be saved (a full disk)
-            return loop(*arguments)
-
-    return call
+    return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 # ---- the pinned sum --------------------------------------------------------------------------------

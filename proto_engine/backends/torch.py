@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .base import Backend, Pool, error_bound
-from .exact import ExactPool, Inside, _float32_outwards
+from .exact import ExactPool, Inside, float32_outwards
 from .torch_rows import (
     condition,
     pinned_dots,
@@ -108,7 +108,7 @@ class TorchPool(ExactPool):
         least, most = np.full(bins, np.inf), np.full(bins, -np.inf)
         with plain(self._rows):
             above32, more = self._counts(), 0
-            for row, column, _ in self._scan(*_float32_outwards(lo - self.bound, hi + self.bound), above32):
+            for row, column, _ in self._scan(*float32_outwards(lo - self.bound, hi + self.bound), above32):
                 value = self._similarities(row, column).cpu().numpy()
                 more += int(np.count_nonzero(value > hi))
                 value = value[(value >= lo) & (value <= hi)]
@@ -123,7 +123,7 @@ class TorchPool(ExactPool):
         nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
         with plain(self._rows):
             above, equal = self._counts(), self._counts()
-            for row, column, _ in self._scan(*_float32_outwards(nearest - self.bound, nearest + self.bound), above):
+            for row, column, _ in self._scan(*float32_outwards(nearest - self.bound, nearest + self.bound), above):
                 value = self._similarities(row, column)
                 for counts, chosen in ((above, value > cutoff), (equal, value == cutoff)):
                     for side in (row, column):
@@ -133,10 +133,9 @@ class TorchPool(ExactPool):
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison
         sign = np.where(smallest, -1.0, 1.0)
-        by_limit = np.argsort(limit, kind="stable")  # rows that look at equally many go together
         with plain(self._rows):
             for start in range(0, len(rows), self._tile):
-                group = by_limit[start : start + self._tile]
+                group = slice(start, start + self._tile)
                 best[group] = self._extreme_of_group(order, rows[group], limit[group], sign[group])
         return sign * best
 
