@@ -18,6 +18,7 @@ import plots
 from harness import RESULTS, read_rows
 from machine import ROOT
 from tables import CORRECT, SELECT, Row, density_summary, full_table, newest, pick, product_of, ratio, score_summary
+from training_tables import training_summary
 
 from proto_engine import atomic_write
 
@@ -43,6 +44,7 @@ class Plot:
 SECTIONS = (
     Section("README.md", "bench_density", density_summary),
     Section("README.md", "bench_score", score_summary),
+    Section("README.md", "fashion_mnist", training_summary),
     Section("benchmarks/README.md", "bench_density", full_table),
     Section("benchmarks/README.md", "bench_score", full_table),
 )
