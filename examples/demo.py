@@ -32,7 +32,9 @@ NAMES = {"ce": "cross-entropy", "smp": "self-learning"}
 
 def run_all(args: argparse.Namespace) -> dict[str, list[TrainResult]]:
     """Each method with each seed; a seed means the same noise, weights and batches for both methods."""
-    shutil.rmtree(args.out / "runs", ignore_errors=True)  # an earlier demo
+    for method in METHODS:
+        for earlier in (args.out / "runs").glob(f"{method}-seed*"):  # a demo starts afresh
+            shutil.rmtree(earlier)
     results: dict[str, list[TrainResult]] = {method: [] for method in METHODS}
     for seed in range(args.seeds):
         for method in METHODS:
@@ -105,7 +107,7 @@ def plot(results: dict[str, list[TrainResult]], runs: Path, title: str, path: Pa
         image = plot_matrix(axis, matrix, class_names, f"{name} labels: {np.diag(matrix).mean():.0%} right")
     grids[0].set_ylabel("true class")
     grids[1].tick_params(labelleft=False)
-    right.colorbar(image, ax=grids, shrink=0.8, label="share of the true class")
+    right.colorbar(image, ax=grids, shrink=0.8, label="share of the true class (in the cells: %)")
     with pe.atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
@@ -123,10 +125,10 @@ def plot_curves(axis: plt.Axes, results: dict[str, list[TrainResult]]) -> None:
     phases = [row["epoch"] for row in results["smp"][0].rows if row["extract_seconds"] is not None]
     axis.axvline(phases[0], color="black", lw=0.8, ls=":")
     axis.annotate(
-        "first correction", (phases[0], 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
+        "first correction", (phases[0], 0.2), xycoords=("data", "axes fraction"), xytext=(4, 0),
         textcoords="offset points", fontsize=9,
     )  # fmt: skip
-    axis.set(xlabel="epoch", ylabel="accuracy", title="test accuracy and label accuracy")
+    axis.set(xlabel="epoch", ylabel="accuracy", title="Test accuracy, and share of training labels that are right")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -10,7 +10,7 @@ from proto_trainer import ConfigError, build_model
 @pytest.mark.parametrize(
     ("name", "image_shape", "dim"),
     [
-        ("small-cnn", (1, 8, 8), 128),
+        ("small-cnn", (1, 8, 8), 64),
         ("small-cnn", (1, 28, 28), 128),
         ("small-cnn", (3, 32, 32), 128),
         ("resnet18", (3, 32, 32), 512),

@@ -1,0 +1,79 @@
+"""The examples run, and show what they promise."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from proto_trainer import cli
+from proto_trainer.config import RECIPES
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_plain_loop_corrects_most_labels(capsys):
+    assert load("plain_loop").main(epochs=9, start_epoch=5) > 0.85
+    assert "label accuracy: given 0.593, corrected" in capsys.readouterr().out
+
+
+def test_demo_prints_a_table_and_writes_its_files(tmp_path, capsys):
+    demo = load("demo")
+    options = ["--seeds", "2", "--epochs", "3", "--noise", "pairflip:0.3", "--out", str(tmp_path)]
+    demo.main(options)
+    printed = capsys.readouterr().out
+    header = next(line for line in printed.splitlines() if line.split() == ["ce", "smp"])
+    rows = printed[printed.index(header) :].splitlines()[1:5]
+    assert [row.split("  ")[0] for row in rows] == [
+        "test accuracy, last epoch", "test accuracy, best epoch", "label accuracy, as given",
+        "label accuracy, as trained on",
+    ]  # fmt: skip
+    last = [pd.read_csv(tmp_path / "runs" / f"smp-seed{seed}" / "epochs.csv").iloc[-1] for seed in (0, 1)]
+    mean = (last[0]["test_accuracy"] + last[1]["test_accuracy"]) / 2
+    assert rows[0].split()[-3] == f"{mean:.3f}"
+    with Image.open(tmp_path / "demo.png") as image:
+        assert image.size[0] > 1200 and image.size[1] > 400
+    assert len(pd.read_parquet(tmp_path / "corrected.parquet")) == 1347
+    demo.main([*options, "--seeds", "1"])  # a second demo in the same place replaces the first
+    assert not (tmp_path / "runs" / "ce-seed1").exists()
+
+
+def test_demo_refuses_no_seeds(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        load("demo").main(["--seeds", "0", "--out", str(tmp_path)])
+    assert "--seeds must be 1 or more, got 0" in capsys.readouterr().err
+
+
+GUIDE = (EXAMPLES.parent / "docs" / "training.md").read_text()
+
+
+def test_guide_code_runs(tmp_path, monkeypatch, capsys):
+    """Training from Python, then reading the weights of its checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        if "make_config" in block or "load_file" in block:
+            exec(block.replace("seed=1)", "seed=1, epochs=3)"), names)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    names["result"].model.load_state_dict(names["weights"])
+
+
+def test_guide_names_every_option_and_the_recipes():
+    options = {option for action in cli._parser()._actions for option in action.option_strings}
+    assert {option for option in options - {"-h", "--help"} if f"`{option}" not in GUIDE} == set()
+    for data, recipe in RECIPES.items():
+        decay = f"{recipe['weight_decay']:.0e}".replace("e-0", "e-")
+        schedule = recipe.get("schedule", "step")
+        cells = (f"`{data}`", f"`{recipe['model']}`", recipe["epochs"], recipe["batch_size"])
+        assert f"| {' | '.join(map(str, cells))} | {recipe['lr']}, {schedule} | {decay} |" in GUIDE
