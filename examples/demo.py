@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from proto_trainer import NoiseSpec, TrainResult, make_config, noise_matrix, train
+from proto_trainer import ConfigError, NoiseSpec, TrainResult, make_config, noise_matrix, train
 
 import proto_engine as pe
 
@@ -163,11 +163,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f"--seeds must be 1 or more, got {args.seeds}")
+    if args.noise == "none":
+        parser.error("--noise must be KIND:RATE: without noise there is no truth to measure labels against")
     logging.getLogger("proto_trainer").setLevel(logging.ERROR)  # proto-train shows the remarks on single phases
 
     started = time.perf_counter()
     print(f"{args.data} with {args.noise} label noise, {args.seeds} seeds")
-    results = run_all(args)
+    try:
+        results = run_all(args)
+    except ConfigError as error:  # unknown noise, missing files
+        parser.error(str(error))
     runs = args.out / "runs"
     title = f"{args.data}, {args.noise} label noise, {args.seeds} seeds"
     plot(results, runs, title, args.out / "demo.png")

@@ -48,10 +48,19 @@ def test_demo_prints_a_table_and_writes_its_files(tmp_path, capsys):
     assert not (tmp_path / "runs" / "ce-seed1").exists()
 
 
-def test_demo_refuses_no_seeds(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "0"], "--seeds must be 1 or more, got 0"),
+        (["--noise", "uniform:0.4"], "noise kind must be none or one of symmetric, pairflip, instance"),
+        (["--noise", "none"], "without noise there is no truth"),
+        (["--data", "fashion-mnist", "--root", "."], "root must hold the four Fashion-MNIST files"),
+    ],
+)
+def test_demo_refuses_bad_arguments_in_one_line(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):
-        load("demo").main(["--seeds", "0", "--out", str(tmp_path)])
-    assert "--seeds must be 1 or more, got 0" in capsys.readouterr().err
+        load("demo").main([*options, "--out", str(tmp_path)])
+    assert message in capsys.readouterr().err
 
 
 GUIDE = (EXAMPLES.parent / "docs" / "training.md").read_text()
