@@ -1,4 +1,5 @@
 # make demo   train on images with wrong labels, with and without self-correction, and compare
+#             (NOISE=pairflip:0.4 for other noise; DATA=fashion-mnist with ROOT=folder or DOWNLOAD=1)
 # make test   the whole test suite
 # Both set up everything they need in .venv first (a few minutes and about 8 GB the first time).
 
@@ -15,7 +16,8 @@ CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/c
 .PHONY: demo test lint sanitize bench report clean
 
 demo: $(VENV)/.package
-	$(BIN)/python examples/demo.py --data $(DATA) --noise $(NOISE) --seeds $(SEEDS) --out $(DEMO_OUT) $(if $(ROOT),--root $(ROOT))
+	$(BIN)/python examples/demo.py --data $(DATA) --noise $(NOISE) --seeds $(SEEDS) --out $(DEMO_OUT) \
+	    $(if $(ROOT),--root $(ROOT)) $(if $(DOWNLOAD),--download)
 
 test: $(VENV)/.package
 	$(BIN)/pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-
-def has_gpu() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
+from problems import has_gpu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,3 +24,12 @@ def select(x, y, **options) -> pe.Prototypes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return pe.select_prototypes(x, y, **options)
+
+
+def has_gpu() -> bool:
+    """Whether tests marked gpu can run."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import has_gpu
+from problems import has_gpu
 
 import proto_engine as pe
 
