@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config import SCHEDULES, TrainConfig, make_config
+from .config import TrainConfig, make_config
 from .data import DATASETS, NOISE_KINDS, NoiseSpec
 from .epoch_log import Row
 from .errors import CheckpointError, ConfigError, TrainingDiverged
@@ -88,8 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add("--model", choices=MODELS)
     add("--batch-size", type=int, metavar="N")
-    add("--lr", type=float, help="learning rate of the first epoch")
-    add("--schedule", choices=SCHEDULES, help="lr / 10 after each third of the epochs, or half a cosine")
+    add("--lr", type=float, help="learning rate; divided by 10 after each third of the epochs")
     add("--weight-decay", type=float)
     add("--alpha", type=float, help="weight of the corrected labels in the loss (default 0.5)")
     add("--prototypes-per-class", type=int, metavar="N", help="(default 8)")

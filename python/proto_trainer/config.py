@@ -10,8 +10,6 @@ from typing import Any
 from .data.noise import NoiseSpec
 from .errors import ConfigError
 
-SCHEDULES = ("step", "cosine")
-
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
 _PLACES = ("out", "root", "device")
 
@@ -35,10 +33,7 @@ class TrainConfig:
     seed : int
     batch_size : int
     lr, momentum, weight_decay : float
-        Of SGD.
-    schedule : str
-        How `lr` falls: ``step`` divides it by 10 after each third of the epochs, as the paper does;
-        ``cosine`` follows half a cosine from `lr` to almost 0.
+        Of SGD; the rate is divided by 10 after each third of the epochs, as in the paper.
     alpha, prototypes_per_class, samples_per_class
         See `LabelCorrector`.
     image_size : int
@@ -57,7 +52,6 @@ class TrainConfig:
     batch_size: int
     lr: float
     weight_decay: float
-    schedule: str = "step"
     method: str = "smp"
     root: Path | None = None
     noise: NoiseSpec | None = None
@@ -86,8 +80,6 @@ class TrainConfig:
             )
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha must lie in 0..1, got {self.alpha}")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -100,8 +92,6 @@ class TrainConfig:
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch: a pure function, so that a resumed run has nothing to restore."""
-        if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.lr * 0.1 ** (3 * epoch // self.epochs)
 
     def identity(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_command_runs_to_the_end(tmp_path, capsys, method):
 def test_every_option_reaches_the_config(tmp_path):
     options = (
         "--method ce --noise instance:0.2 --start-epoch 0 --seed 7 --model resnet18 --batch-size 16 --lr 0.3 "
-        "--schedule cosine --weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
+        "--weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
         "--image-size 64 --workers 3"
     )
     args = cli._parser().parse_args([*QUICK, *options.split(), "--root", str(tmp_path), "--out", str(tmp_path)])
@@ -34,7 +34,7 @@ def test_every_option_reaches_the_config(tmp_path):
     assert (config.root, config.out, config.device) == (tmp_path, tmp_path, "cpu")
     assert identity == {
         "data": "digits", "model": "resnet18", "epochs": 2, "start_epoch": 0, "batch_size": 16, "lr": 0.3,
-        "weight_decay": 0.01, "schedule": "cosine", "method": "ce", "noise": "instance:0.2",
+        "weight_decay": 0.01, "method": "ce", "noise": "instance:0.2",
         "seed": 7, "momentum": 0.9, "alpha": 0.25,
         "prototypes_per_class": 4, "samples_per_class": 100, "image_size": 64, "workers": 3,
     }  # fmt: skip
