@@ -131,5 +131,9 @@ class Prototypes:
             got = tuple(getattr(self, key).shape)
             if got != want:
                 raise ValueError(f"{name}: wanted {key} of shape {list(want)}, got {list(got)}")
-        if not bool(np.isfinite(to_numpy(self.folded)).all()):
+        folded = to_numpy(self.folded)
+        if not bool(np.isfinite(folded).all()):
             raise ValueError(f"{name}: wanted finite folded vectors, got NaN or infinity")
+        longest = float(np.sqrt(np.einsum("cd,cd->c", folded, folded).max()))
+        if longest > 1.0 + 1e-9:  # means of unit vectors; the error bound of scores rests on it
+            raise ValueError(f"{name}: wanted folded vectors of norm 1 at most, got {longest}")

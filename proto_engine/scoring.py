@@ -159,6 +159,7 @@ def _prepare(
     check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
     if not isinstance(prototypes, Prototypes):
         raise TypeError(f"prototypes: wanted Prototypes from select_prototypes, got {type(prototypes).__name__}")
+    prototypes.check()
     if prototypes.dim != bank.shape[1]:
         raise ValueError(f"prototypes: wanted dimension {bank.shape[1]} like the features, got {prototypes.dim}")
     present = np.flatnonzero(to_numpy(prototypes.counts) > 0)

@@ -55,6 +55,7 @@ def test_load_refuses_foreign_files(prototypes, tmp_path):
         ({"rho": prototypes.rho[:2]}, r"wanted rho of shape \[4, 8\], got \[2, 8\]"),
         ({"indices": prototypes.indices[:2]}, r"wanted indices of shape \[4, p\]"),
         ({"folded": prototypes.folded * np.nan}, "wanted finite folded vectors"),
+        ({"folded": prototypes.folded * 2}, "wanted folded vectors of norm 1 at most, got 1."),
         ({"folded": prototypes.folded[0]}, r"wanted folded of shape \[C, D\]"),
     ):
         replace(prototypes, **change).save(path)
