@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Backend, Pool, error_bound
+from .base import Pool, error_bound
 from .exact import ExactPool, Inside
-from .host import default_tile, num_threads, single_threaded_blas, stored
+from .host import HostBackend, default_tile, single_threaded_blas, stored
 
 try:
     from scipy.linalg import cython_blas
@@ -85,18 +85,10 @@ class CpuPool(ExactPool):
             return _core.similarity(self._unit, self._tile, self._threads)
 
 
-class CpuBackend(Backend):
-    """The native CPU engine; ``threads`` and ``tile`` are for tests, results do not depend on them."""
+class CpuBackend(HostBackend):
+    """The native CPU engine."""
 
     name = "cpu"
-
-    def __init__(self, threads: int | None = None, tile: int | None = None) -> None:
-        self._threads = threads
-        self._tile = tile
-
-    @property
-    def _num_threads(self) -> int:
-        return num_threads() if self._threads is None else self._threads
 
     def squared_norms(self, rows: np.ndarray) -> np.ndarray:
         return _core.squared_norms(*stored(rows), self._num_threads)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 from threadpoolctl import ThreadpoolController
+
+from .base import Backend
+from .process_setting import ProcessSetting
 
 
 def num_threads() -> int:
@@ -44,31 +44,25 @@ def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
     return rows, dtype
 
 
-_lock = threading.Lock()
-_depth = 0
-_limit: Any = None
-_controller: ThreadpoolController | None = None
+@functools.cache
+def _controller() -> ThreadpoolController:
+    """Looks through the loaded libraries: once is enough."""
+    return ThreadpoolController()
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Our threads each multiply a tile of their own: the BLAS must not split a product again.
+# Our threads each multiply a tile of their own: the BLAS must not split a product again.
+_blas = ProcessSetting(lambda: _controller().limit(limits=1, user_api="blas").restore_original_limits)
+single_threaded_blas = _blas.held
 
-    The limit is global to the process. Calls may overlap in several Python threads; the first one sets
-    it, the last one takes it back.
-    """
-    global _depth, _limit, _controller
-    with _lock:
-        if _depth == 0:
-            if _controller is None:
-                _controller = ThreadpoolController()  # looks through the loaded libraries: once is enough
-            _limit = _controller.limit(limits=1, user_api="blas")
-        _depth += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                _limit.restore_original_limits()
-                _limit = None
+
+class HostBackend(Backend):
+    """A backend that runs our threads over tiles; ``threads`` and ``tile`` are for tests, results do not depend
+    on them."""
+
+    def __init__(self, threads: int | None = None, tile: int | None = None) -> None:
+        self._threads = threads
+        self._tile = tile
+
+    @property
+    def _num_threads(self) -> int:
+        return num_threads() if self._threads is None else self._threads

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from .base import Backend, Pool, error_bound
+from .base import Pool, error_bound
 from .exact import ExactPool, Inside, float32_outwards
-from .host import default_tile, num_threads, single_threaded_blas
+from .host import HostBackend, default_tile, single_threaded_blas
 from .numba_loops import (
     best_two,
     decide_pairs,
@@ -105,7 +105,7 @@ class NumbaPool(ExactPool):
 
     def __init__(self, rows: np.ndarray, squares: np.ndarray, threads: int, tile: int | None) -> None:
         self.m, self.dim = rows.shape
-        self.tile = min(default_tile(self.m, num_threads()) if tile is None else tile, self.m)
+        self.tile = min(default_tile(self.m, threads) if tile is None else tile, self.m)
         self.side = -(-self.m // self.tile)
         self.unit = _unit_rows(rows, squares, threads)  # [m, D]
         self._rows, self._squares, self._threads = _floats(rows), squares, threads
@@ -248,18 +248,10 @@ def _unit_rows(rows: np.ndarray, squares: np.ndarray, threads: int) -> np.ndarra
     return unit
 
 
-class NumbaBackend(Backend):
-    """Loops compiled at run time; ``threads`` and ``tile`` are for tests, results do not depend on them."""
+class NumbaBackend(HostBackend):
+    """Loops compiled at run time."""
 
     name = "numba"
-
-    def __init__(self, threads: int | None = None, tile: int | None = None) -> None:
-        self._threads = threads
-        self._tile = tile
-
-    @property
-    def _num_threads(self) -> int:
-        return num_threads() if self._threads is None else self._threads
 
     def squared_norms(self, rows: np.ndarray) -> np.ndarray:
         squares = np.empty(len(rows))

@@ -5,8 +5,7 @@ Everything is done on the device that the rows are on, a bounded piece at a time
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from .process_setting import ProcessSetting
 from .reference import LANES
 
 _SAFE_EXPONENT = 240  # products of the squares of such float64 elements stay finite
@@ -103,36 +103,12 @@ def _column(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 def plain(rows: torch.Tensor) -> Iterator[None]:
     """Float32 products in float32, and neither autocast nor autograd, whatever mode the caller is in."""
     autocast = torch.autocast(rows.device.type, enabled=False)
-    with _full_precision(), autocast, torch.inference_mode(False), torch.no_grad():
+    with _full_precision.held(), autocast, torch.inference_mode(False), torch.no_grad():
         yield
 
 
-_lock = threading.Lock()
-_depth = 0
-_saved: tuple[str, list[tuple[Any, str]]]
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Turns TF32 and bfloat16 products off. The setting is the process's own: the last call out restores it."""
-    global _depth, _saved
-    with _lock:
-        if _depth == 0:
-            _saved = _set_full_precision()
-        _depth += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                torch.set_float32_matmul_precision(_saved[0])
-                for place, precision in _saved[1]:
-                    place.fp32_precision = precision
-
-
-def _set_full_precision() -> tuple[str, list[tuple[Any, str]]]:
-    """Sets both of torch's interfaces (since 2.9 there are two); returns what to restore in each.
+def _set_full_precision() -> Callable[[], None]:
+    """Turns TF32 and bfloat16 products off, in both of torch's interfaces (since 2.9 there are two).
 
     The older one refuses to be read while the newer one says what it cannot express, so that comes first.
     A place that inherits reads like its parent; it is made to inherit again.
@@ -148,7 +124,16 @@ def _set_full_precision() -> tuple[str, list[tuple[Any, str]]]:
             place.fp32_precision = "ieee"
     older = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
-    return older, newer
+
+    def restore() -> None:
+        torch.set_float32_matmul_precision(older)
+        for place, precision in newer:
+            place.fp32_precision = precision
+
+    return restore
+
+
+_full_precision = ProcessSetting(_set_full_precision)
 
 
 def _pinned_sum(product: torch.Tensor) -> torch.Tensor:
