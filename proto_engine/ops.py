@@ -14,9 +14,8 @@ import numpy as np
 
 from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
 from .backends import choose
-from .backends.base import Backend, Pool, usable
+from .backends.base import Backend, Pool, conditioning_shift, usable
 
-_SAFE_EXPONENT = 240  # the product of two squares of such elements is still a float64
 _ROWS_NAMED = 5
 
 
@@ -64,12 +63,12 @@ def condition_numpy(rows: np.ndarray) -> np.ndarray:
     if rows.dtype != np.float64 or rows.size == 0:
         return rows
     largest = np.abs(rows).max(axis=1)  # [n]
-    _, exponent = np.frexp(largest)
-    extreme = np.isfinite(largest) & (largest > 0) & (np.abs(exponent) > _SAFE_EXPONENT)
-    if not extreme.any():
+    shift = conditioning_shift(largest)
+    if not shift.any():
         return rows
     rows = rows.copy()
-    rows[extreme] = np.ldexp(rows[extreme], -exponent[extreme, None])
+    extreme = shift != 0
+    rows[extreme] = np.ldexp(rows[extreme], shift[extreme, None])
     return rows
 
 

@@ -15,8 +15,6 @@ inline const void* row_of(const Rows& x, int64_t i) {
 }
 
 // S_ij = dot / sqrt(q_i q_j). sqrt(q * q) is exactly q, so S_ii and S of equal rows are exactly 1.
-//
-
 // Pairs go in one by one; sink(tag, S) comes out for each, in groups of four and at flush().
 template <class Tag, class Sink>
 class PinnedQueue {

@@ -90,6 +90,20 @@ class Backend(ABC):
         """Best class (int64; -1 unusable), its score and the second best score (float64).   [n] each"""
 
 
+_SAFE_EXPONENT = 240  # the product of two squares of such float64 elements is still a float64
+
+
+def conditioning_shift(largest: np.ndarray) -> np.ndarray:
+    """Exponents of the powers of two that bring float64 rows of extreme size near 1; 0 for all others.
+
+    ``largest`` is the greatest magnitude of each row, [n]. The result, [n] integers, is exact to apply:
+    directions, and so all similarities, stay what they are.
+    """
+    _, exponent = np.frexp(largest)
+    extreme = np.isfinite(largest) & (largest > 0) & (np.abs(exponent) > _SAFE_EXPONENT)
+    return np.where(extreme, -exponent, 0)
+
+
 def usable(squares: np.ndarray) -> np.ndarray:
     """Rows that have a direction: their sum of squares is positive and finite."""
     return np.isfinite(squares) & (squares > 0)

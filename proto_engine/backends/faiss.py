@@ -16,7 +16,7 @@ from ..errors import BackendUnavailable
 from . import cpu
 from .base import Backend, Pool, error_bound, usable
 from .host import num_threads
-from .reference import LANES
+from .reference import LANES, to_double
 
 _BLOCK = 1024  # rows at a time: their float64 products stay in the cache
 _PRODUCT_BYTES = 2**24
@@ -32,7 +32,7 @@ class FaissBackend(Backend):
             return cpu.CpuBackend().squared_norms(rows)
         squares = np.empty(len(rows))
         for start in range(0, len(rows), _BLOCK):
-            x = _double(rows[start : start + _BLOCK])
+            x = to_double(rows[start : start + _BLOCK])
             squares[start : start + len(x)] = _pinned_dots(x, x)
         return squares
 
@@ -42,7 +42,7 @@ class FaissBackend(Backend):
         unit = np.empty(rows.shape, dtype=np.float32)
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            unit[part] = _double(rows[part]) / np.sqrt(squares[part])[:, None]
+            unit[part] = to_double(rows[part]) / np.sqrt(squares[part])[:, None]
         return unit
 
     def pool(self, rows: np.ndarray, squares: np.ndarray) -> Pool:
@@ -67,7 +67,7 @@ class FaissBackend(Backend):
                 s, classes = index.search(unit, min(len(folded), 3))  # [b, 3] each, the greatest first
                 wide = s.astype(np.float64)
                 decided = wide[:, 1] - wide[:, 2] > reach if s.shape[1] == 3 else np.ones(len(s), dtype=bool)
-                x, norms = _double(rows[good]), np.sqrt(squares)
+                x, norms = to_double(rows[good]), np.sqrt(squares)
                 for chosen, of in (
                     (decided, np.sort(classes[decided, :2], axis=1)),  # lower class first
                     (~decided, None),
@@ -88,11 +88,6 @@ class FaissBackend(Backend):
                 block, squares = block[good], squares[good]
             if len(good):
                 yield start + good, squares, np.ascontiguousarray(self.normalize(block, squares))
-
-
-def _double(rows: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):
-        return rows.astype(np.float64)
 
 
 def _pinned_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def pinned_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
-def _double(rows: np.ndarray) -> np.ndarray:
+def to_double(rows: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(rows).astype(np.float64)
 
@@ -34,7 +34,7 @@ class ReferencePool(Pool):
     """All of S at once."""
 
     def __init__(self, rows: np.ndarray, squares: np.ndarray) -> None:
-        x = _double(rows)  # [m, D]
+        x = to_double(rows)  # [m, D]
         self.m, self.dim = x.shape
         columns = np.ascontiguousarray(x.T)  # [D, m], so that each step below reads consecutive memory
         dot = pinned_dot(np.moveaxis(columns[:, :, None], 0, -1), np.moveaxis(columns[:, None, :], 0, -1))
@@ -64,12 +64,12 @@ class ReferenceBackend(Backend):
     name = "reference"
 
     def squared_norms(self, rows: np.ndarray) -> np.ndarray:
-        x = _double(rows)
+        x = to_double(rows)
         with np.errstate(invalid="ignore", over="ignore"):
             return np.asarray(pinned_dot(x, x))
 
     def normalize(self, rows: np.ndarray, squares: np.ndarray) -> np.ndarray:
-        return _double(rows) * (1.0 / np.sqrt(squares))[:, None]
+        return to_double(rows) * (1.0 / np.sqrt(squares))[:, None]
 
     def pool(self, rows: np.ndarray, squares: np.ndarray) -> Pool:
         return ReferencePool(rows, squares)
@@ -78,7 +78,7 @@ class ReferenceBackend(Backend):
         squares = self.squared_norms(rows)
         good = usable(squares)
         sigma = np.full((len(squares), len(folded)), np.nan)
-        dot = pinned_dot(_double(rows)[good][:, None, :], folded[None, :, :])
+        dot = pinned_dot(to_double(rows)[good][:, None, :], folded[None, :, :])
         sigma[good] = dot / np.sqrt(squares[good])[:, None]
         return sigma
 

@@ -13,10 +13,9 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from .base import conditioning_shift
 from .process_setting import ProcessSetting
 from .reference import LANES
-
-_SAFE_EXPONENT = 240  # products of the squares of such float64 elements stay finite
 
 
 class Sizes(NamedTuple):
@@ -85,12 +84,10 @@ def condition(rows: torch.Tensor) -> torch.Tensor:
         return rows
     with plain(rows):
         largest = rows.abs().amax(dim=1).cpu().numpy()  # [n]
-        _, exponent = np.frexp(largest)
-        extreme = np.isfinite(largest) & (largest > 0) & (np.abs(exponent) > _SAFE_EXPONENT)
-        if not extreme.any():
+        shift = conditioning_shift(largest)
+        if not shift.any():
             return rows
         # In two steps: 2**1074 is no float64. The short one first, so that no element is rounded twice.
-        shift = np.where(extreme, -exponent, 0)
         most = np.clip(shift, -1000, 1000)
         return (rows * _column(np.ldexp(1.0, shift - most), rows)).mul_(_column(np.ldexp(1.0, most), rows))
 
