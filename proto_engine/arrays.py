@@ -1,74 +1,35 @@
-"""What callers pass in, and giving results back in the same kind of array.
+"""Checks of what callers pass in: features, labels.
 
-numpy in, numpy out; torch in, torch out on the same device; anything with ``__dlpack__`` on the CPU is
-read without a copy and answered with numpy. torch is never imported here: a tensor brings it along.
+numpy in, numpy out; torch or CuPy in, the same out on the same device; anything with ``__dlpack__`` on the CPU
+is read without a copy and answered with numpy.
 """
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .array_kinds import ArrayKind, has_float_dtype, is_cupy, is_tensor, to_numpy
 from .bank import FeatureBank
-from .bank_formats import BFLOAT16, FLOAT_DTYPES
+
+__all__ = ["ArrayKind", "as_bank", "as_labels", "as_matrix", "kind_of", "to_numpy"]
 
 _KDLCPU = 1  # DLPack's number for host memory
 
 
-def is_tensor(x: Any) -> bool:
-    """True for a torch.Tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
-
-
-@dataclass(frozen=True)
-class ArrayKind:
-    """The kind of array that a caller works with: numpy (``device`` None) or torch on a device."""
-
-    device: Any = None
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.device is None or self.device.type == "cpu"
-
-    def give(self, array: Any) -> Any:
-        """``array`` (numpy or tensor) in this kind."""
-        if self.device is None:
-            return to_numpy(array)
-        import torch
-
-        tensor = array if is_tensor(array) else torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self.device)
-
-
 def kind_of(x: Any) -> ArrayKind:
     """The kind in which results computed from ``x`` are given back."""
-    source = x.array if isinstance(x, FeatureBank) else x
-    return ArrayKind(source.device) if is_tensor(source) else ArrayKind()
-
-
-def to_numpy(x: Any) -> np.ndarray:
-    """A tensor (any device, bfloat16 included) or array-like as numpy; no copy where there need be none."""
-    if not is_tensor(x):
-        return np.asarray(x)
-    import torch
-
-    x = x.detach().cpu()
-    if x.dtype == torch.bfloat16:
-        return x.view(torch.int16).numpy().view(BFLOAT16)
-    return x.numpy()
+    return ArrayKind.of(x.array if isinstance(x, FeatureBank) else x)
 
 
 def as_matrix(x: Any, name: str) -> Any:
-    """Check a matrix of features and return it as a numpy array or a torch tensor, without a copy.
+    """Check a matrix of features and return it as a numpy array, torch tensor or CuPy array, without a copy.
 
     Parameters
     ----------
     x : array, [N, D]
-        numpy, torch, an object with ``__dlpack__`` on the CPU, or nested lists of floats.
+        numpy, torch, CuPy, an object with ``__dlpack__`` on the CPU, or nested lists of floats.
     name : str
         The argument's name, for the message.
 
@@ -79,11 +40,9 @@ def as_matrix(x: Any, name: str) -> Any:
     ValueError
         Not two-dimensional, without rows or columns, or on a device that cannot be read here.
     """
-    if not is_tensor(x):
+    if not (is_tensor(x) or is_cupy(x)):
         x = _as_numpy(x, name)
-        if x.dtype not in FLOAT_DTYPES or not x.dtype.isnative:
-            raise TypeError(f"{name}: wanted float16, bfloat16, float32 or float64, got {x.dtype}")
-    elif str(x.dtype) not in {f"torch.{dtype.name}" for dtype in FLOAT_DTYPES}:
+    if not has_float_dtype(x):
         raise TypeError(f"{name}: wanted float16, bfloat16, float32 or float64, got {x.dtype}")
     if len(x.shape) != 2 or 0 in tuple(x.shape):
         raise ValueError(f"{name}: wanted [N, D] with N, D >= 1, got shape {tuple(x.shape)}")
@@ -127,7 +86,10 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
     if hasattr(x, "__dlpack__"):
         device = x.__dlpack_device__()
         if int(device[0]) != _KDLCPU:
-            raise ValueError(f"{name}: wanted an array in host memory, got DLPack device {tuple(map(int, device))}")
+            raise ValueError(
+                f"{name}: wanted a torch tensor, a CuPy array or an array in host memory, "
+                f"got DLPack device {tuple(map(int, device))}"
+            )
         return np.from_dlpack(x)
     try:
         array = np.asarray(x)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .array_kinds import contiguous_rows, has_float_dtype, is_cupy, is_tensor, take_rows, to_numpy
 from .bank_formats import check_float_dtype, open_npy, open_safetensors
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
-_TORCH_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # by name: no import
 
 
 class FeatureBank:
@@ -24,7 +24,7 @@ class FeatureBank:
 
     Parameters
     ----------
-    array : numpy.ndarray or torch.Tensor, [N, D]
+    array : numpy.ndarray, torch.Tensor or cupy.ndarray, [N, D]
         float16, bfloat16, float32 or float64, at least one row and one column. A `numpy.memmap` is
         welcome. The array is not copied.
 
@@ -94,12 +94,12 @@ class FeatureBank:
 
     @property
     def dtype(self) -> Any:
-        """The stored dtype: a numpy dtype (bfloat16 is `ml_dtypes.bfloat16`), or torch's for a tensor."""
+        """The stored dtype: a numpy dtype (bfloat16 is `ml_dtypes.bfloat16`; CuPy's too), or torch's for a tensor."""
         return (self._array if self._parquet is None else self._parquet).dtype
 
     @property
     def array(self) -> Any:
-        """The array, memory map or tensor behind the bank.
+        """The array (in host or GPU memory), memory map or tensor behind the bank.
 
         None where `rows` and `chunks` are the only way in: rows that must be decoded, or values that a
         file holds at unaligned addresses.
@@ -120,12 +120,12 @@ class FeatureBank:
         Parameters
         ----------
         indices : array of int, [k]
-            Row numbers from 0 to N - 1; repeats are fine.
+            Row numbers from 0 to N - 1, in any kind of array; repeats are fine.
 
         Returns
         -------
         array, [k, D]
-            Contiguous, in the stored dtype; a tensor on the same device for a bank over a tensor.
+            Contiguous, in the stored dtype; for a bank over a tensor or a CuPy array the same, on its device.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class FeatureBank:
         if self._parquet is not None:
             return self._parquet.rows(wanted)
         if not isinstance(self._array, np.ndarray):
-            return self._array[wanted]
+            return take_rows(self._array, wanted)
         rows = np.require(np.asarray(self._array)[wanted], requirements=["C", "A"])
         self._give_back(None)
         return rows
@@ -171,7 +171,7 @@ class FeatureBank:
             return
         if not isinstance(self._array, np.ndarray):
             for start in range(0, num_samples, step):
-                yield start, self._array[start : start + step].contiguous()
+                yield start, contiguous_rows(self._array, start, start + step)
             return
         array = np.asarray(self._array)  # plain views: np.memmap pays for its extras at every slice
         for start in range(0, num_samples, step):
@@ -180,9 +180,7 @@ class FeatureBank:
             self._give_back(piece)
 
     def _check_indices(self, indices: Any) -> np.ndarray:
-        if hasattr(indices, "detach"):
-            indices = indices.detach().cpu().numpy()
-        wanted = np.asarray(indices)
+        wanted = to_numpy(indices)
         if wanted.ndim != 1:
             raise ValueError(f"indices: wanted one dimension, got shape {wanted.shape}")
         if wanted.size and wanted.dtype.kind not in "iu":
@@ -208,13 +206,13 @@ class FeatureBank:
 
 
 def _check_array(array: Any) -> None:
-    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
-        raise TypeError(f"array: wanted a numpy array or a torch tensor, got {type(array).__name__}")
+    if not (isinstance(array, np.ndarray) or is_tensor(array) or is_cupy(array)):
+        raise TypeError(f"array: wanted a numpy array, torch tensor or CuPy array, got {type(array).__name__}")
     if len(array.shape) != 2 or 0 in tuple(array.shape):
         raise ValueError(f"array: wanted [N, D] with N, D >= 1, got shape {tuple(array.shape)}")
     if isinstance(array, np.ndarray):
         check_float_dtype(array.dtype, "array")
-    elif str(array.dtype) not in _TORCH_FLOATS:
+    elif not has_float_dtype(array):
         raise TypeError(f"array: wanted float16, bfloat16, float32 or float64, got {array.dtype}")
 
 

@@ -52,7 +52,7 @@ class Corrections:
     Attributes
     ----------
     labels : array of int64, [N]
-        Corrected labels. A numpy array or a tensor, whichever the features were.
+        Corrected labels. A numpy array, tensor or CuPy array, whichever the features were.
     given : array of int64, [N]
         The labels that went in.
     score : array of float, [N]

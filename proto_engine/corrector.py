@@ -10,7 +10,8 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .arrays import as_bank, is_tensor, to_numpy
+from .array_kinds import is_cupy, is_tensor
+from .arrays import as_bank, to_numpy
 from .bank import FeatureBank
 from .bank_formats import FLOAT_DTYPES
 from .corrections import Corrections
@@ -42,8 +43,8 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    ``X`` is anything array-like, a torch tensor or a `FeatureBank`. Float arrays, tensors, memory maps and
-    banks are used where they are, without a copy; ``classes_`` and predictions are numpy arrays.
+    ``X`` is anything array-like, a torch tensor, a CuPy array or a `FeatureBank`. Float arrays, tensors, memory
+    maps and banks are used where they are, without a copy; ``classes_`` and predictions are numpy arrays.
 
     References
     ----------
@@ -180,7 +181,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _bank(self, X: Any, reset: bool) -> FeatureBank:
         """``X`` as a bank. Arrays that the engine reads as they are skip scikit-learn's copy."""
         plain = type(X) in (np.ndarray, np.memmap) and X.ndim == 2 and X.size > 0 and X.dtype in FLOAT_DTYPES
-        if plain or is_tensor(X) or isinstance(X, FeatureBank):
+        if plain or is_tensor(X) or is_cupy(X) or isinstance(X, FeatureBank):
             bank = as_bank(X, "X")
             validate_data(self, X, reset=reset, skip_check_array=True)
             return bank

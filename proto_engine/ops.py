@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .array_kinds import is_cupy, tensor_of_cupy
 from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
 from .backends import choose
 from .backends.base import Backend, Pool, conditioning_shift, usable
@@ -31,7 +32,7 @@ class Resolved:
         if self.backend.wants_tensors:
             from .backends.torch import condition, to_tensor
 
-            return condition(to_tensor(rows))
+            return condition(to_tensor(tensor_of_cupy(rows) if is_cupy(rows) else rows))
         return condition_numpy(to_numpy(rows))
 
 
@@ -49,8 +50,8 @@ def resolve(features: Any, backend: str) -> Resolved:
     chosen = choose(backend, on_cpu=kind.on_cpu)
     if not kind.on_cpu and not chosen.wants_tensors:
         raise ValueError(
-            f"backend: wanted one that computes on {kind.device}, where the features are, got {chosen.name!r}; "
-            "pass features.cpu() or another backend"
+            f"backend: wanted one that computes on {kind}, where the features are, got {chosen.name!r}; "
+            f"pass {kind.to_host} or another backend"
         )
     return Resolved(chosen, kind)
 
@@ -139,7 +140,7 @@ def normalize(features: Any, *, backend: str = "auto") -> Any:
     Parameters
     ----------
     features : array, [N, D]
-        float16, bfloat16, float32 or float64; numpy, torch or ``__dlpack__``.
+        float16, bfloat16, float32 or float64; numpy, torch, CuPy or ``__dlpack__``.
     backend : str
         "auto" or a name from `backends`.
 

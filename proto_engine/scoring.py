@@ -58,31 +58,21 @@ def score_samples(
     """
     bank, resolved, present, folded = _prepare(features, prototypes, backend, on_bad_rows)
     num_classes = prototypes.num_classes
-    sigma: np.ndarray | None = None
-    pieces = []  # tensors stay where they are
+    kind = resolved.kind
+    columns = kind.give(present)
+    sigma: Any = None
     bad: list[np.ndarray] = []
     for start, rows in _chunks(bank, progress, "score"):
-        part = resolved.backend.score(resolved.native(rows), folded)  # [b, present]
+        part = kind.give(resolved.backend.score(resolved.native(rows), folded))  # [b, present]
         bad.append(start + np.flatnonzero(np.isnan(to_numpy(part[:, :1])[:, 0])))
         _refuse(bad[-1], len(bank), on_bad_rows)
-        if resolved.kind.device is not None:
-            pieces.append(resolved.kind.give(part))
-            continue
-        part = to_numpy(part)
         if sigma is None:
-            sigma = np.full((len(bank), num_classes), -np.inf, dtype=part.dtype)
-        sigma[start : start + len(part), present] = part
-    if resolved.kind.device is None:
-        assert sigma is not None
-        sigma[np.concatenate(bad)] = np.nan
-        return sigma
-    import torch
-
-    scores = torch.cat(pieces)
-    full = torch.full((len(bank), num_classes), -torch.inf, dtype=scores.dtype, device=scores.device)
-    full[:, torch.from_numpy(present).to(scores.device)] = scores
-    full[torch.from_numpy(np.concatenate(bad)).to(scores.device)] = torch.nan
-    return full
+            sigma = kind.full((len(bank), num_classes), -np.inf, part.dtype)
+        with kind.current():
+            sigma[start : start + len(part), columns] = part
+    with kind.current():
+        sigma[kind.give(np.concatenate(bad))] = np.nan
+    return sigma
 
 
 def correct_labels(

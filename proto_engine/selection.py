@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .array_kinds import take_rows
 from .arrays import as_bank, as_labels, to_numpy
 from .backends.base import usable
 from .bank import FeatureBank
@@ -198,7 +199,7 @@ class _Result:
 
     def put(self, c: int, pool_rows: np.ndarray, stored: Any, picks: Picks) -> None:
         n = len(picks.rows)
-        unit = _unit_double(stored[picks.rows])  # [n, D]
+        unit = _unit_double(take_rows(stored, picks.rows))  # [n, D]
         self.indices[c, :n] = pool_rows[picks.rows]
         self.vectors[c, :n] = unit
         total = np.zeros(unit.shape[1])

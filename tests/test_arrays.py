@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
+import fake_cupy
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,7 +13,10 @@ import torch
 from problems import clustered, select
 
 import proto_engine as pe
-from proto_engine.arrays import as_labels, as_matrix, kind_of, to_numpy
+from proto_engine.array_kinds import ArrayKind, to_numpy
+from proto_engine.arrays import as_labels, as_matrix, kind_of
+from proto_engine.ops import density, eta, normalize, score
+from proto_engine.selection import METHODS
 
 
 class Dlpack:
@@ -91,7 +98,7 @@ def test_features_that_require_grad_are_read():
     [
         (TypeError, "features: wanted float16.* got torch.int32", torch.ones(3, 2, dtype=torch.int32)),
         (ValueError, r"features: wanted \[N, D\].* got shape \(3,\)", torch.ones(3)),
-        (ValueError, "features: wanted an array in host memory, got DLPack device", Dlpack(np.ones((2, 2)), (2, 0))),
+        (ValueError, "features: wanted a torch tensor, .* got DLPack device", Dlpack(np.ones((2, 2)), (2, 0))),
         (ValueError, "features: wanted a .* array of floats, got list", [[1.0, 2.0], [3.0]]),
         (TypeError, "features: wanted a .* array of floats, got str", "bank.npy"),
         (TypeError, "features: wanted float16.* got >f4", np.ones((2, 2), ">f4")),
@@ -109,8 +116,118 @@ def test_host_backend_refuses_features_on_another_device():
         pe.select_prototypes(tensor, [0, 0, 1, 1], backend="cpu")
 
 
-def test_labels_of_any_integer_type():
-    for labels in ([0, 1, 1], np.array([0, 1, 1], np.uint8), torch.tensor([0, 1, 1], dtype=torch.int16)):
+@pytest.fixture(name="cupy")
+def stand_in_for_cupy(monkeypatch):
+    """CuPy without a GPU; torch takes its word that what it hands over can be read."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.make())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return sys.modules["cupy"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_cupy_in_gives_cupy_out_with_the_same_values(cupy, dtype, method):
+    x, y = clustered(120, 7, 3)
+    x = x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    x[5] = 0
+    features, labels = (cupy.ndarray(array, device=1) for array in (x, y))
+    options = {"method": method, "num_classes": 4, "samples_per_class": 30, "on_bad_rows": "keep-label"}
+    want, got = select(x, y, backend="reference", **options), select(features, labels, **options)
+    corrections = pe.correct_labels(features, labels, got, on_bad_rows="keep-label")
+    expected = pe.correct_labels(x, y, want, backend="reference", on_bad_rows="keep-label")
+    for names, ours, theirs in (
+        (FIELDS, got, want),
+        (("labels", "given", "score", "margin", "changed"), corrections, expected),
+    ):
+        for name in names:
+            value = getattr(ours, name)
+            assert isinstance(value, cupy.ndarray) and value.device.id == 1, name
+            np.testing.assert_array_equal(to_numpy(value), getattr(theirs, name), err_msg=name)
+    scores = pe.score_samples(features, got, on_bad_rows="keep-label")
+    assert scores.device.id == 1
+    want_scores = pe.score_samples(x, want, backend="torch", on_bad_rows="keep-label")
+    np.testing.assert_array_equal(to_numpy(scores), want_scores)
+    assert corrections.to_frame()["suggested_label"].tolist() == expected.labels.tolist()
+
+
+def test_cupy_arrays_go_through_every_operation(cupy, tmp_path):
+    x, y = clustered(90, 6, 2)
+    features, labels = cupy.ndarray(x, device=1), cupy.ndarray(y, device=1)
+    peaks, expected = pe.density_peaks(features), pe.density_peaks(x)
+    results = {
+        "normalize": (normalize(features), normalize(x, backend="torch")),
+        "similarity": (pe.similarity(features), pe.similarity(x, backend="torch")),
+        "rho": (peaks.rho, expected.rho),
+        "eta": (peaks.eta, expected.eta),
+        "density": (density(features, cutoff=peaks.cutoff), expected.rho),
+        "eta of rho": (eta(features, peaks.rho), expected.eta),
+    }
+    for name, (got, want) in results.items():
+        assert got.device.id == 1, name
+        np.testing.assert_array_equal(to_numpy(got), want, err_msg=name)
+    mask = np.arange(90) % 3 > 0
+    prototypes = select(features, labels, candidates=cupy.ndarray(mask, device=1))
+    np.testing.assert_array_equal(to_numpy(prototypes.indices), select(x, y, candidates=mask).indices)
+    prototypes.save(tmp_path / "p.safetensors")
+    loaded = pe.Prototypes.load(tmp_path / "p.safetensors")
+    np.testing.assert_array_equal(loaded.vectors, to_numpy(prototypes.vectors))
+    scores = score(features, prototypes.folded)
+    np.testing.assert_array_equal(to_numpy(scores), score(x, loaded.folded, backend="torch"))
+
+
+def test_corrector_takes_cupy_arrays(cupy):
+    x, y = clustered(90, 6, 2)
+    features, labels = cupy.ndarray(x, device=1), cupy.ndarray(y, device=1)
+    want, got = pe.PrototypeCorrector(), pe.PrototypeCorrector()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a collapsed class
+        np.testing.assert_array_equal(got.fit_predict(features, labels), want.fit_predict(x, y))
+    np.testing.assert_array_equal(got.predict(features), want.predict(x))
+
+
+def test_host_backends_refuse_cupy_features(cupy):
+    features = cupy.ndarray(np.ones((4, 3), np.float32), device=1)
+    for backend in ("cpu", "numba", "faiss", "reference"):
+        with pytest.raises(ValueError, match=rf"computes on cuda:1, .* got '{backend}'; pass features.get\(\)"):
+            pe.select_prototypes(features, [0, 0, 1, 1], backend=backend)
+
+
+def test_torch_without_a_gpu_says_that_it_cannot_read_cupy_arrays(cupy, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    features = cupy.ndarray(np.ones((4, 3), np.float32))
+    with pytest.raises(pe.BackendUnavailable, match=r"torch .* cannot read CuPy arrays"):
+        pe.select_prototypes(features, [0, 0, 1, 1], backend="torch")
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "array"),
+    [
+        (TypeError, "features: wanted float16.* got int64", np.ones((2, 2), np.int64)),
+        (ValueError, r"features: wanted \[N, D\].* got shape \(3,\)", np.ones(3)),
+        (ValueError, r"features: wanted \[N, D\].* got shape \(0, 3\)", np.ones((0, 3))),
+    ],
+)
+def test_cupy_matrix_is_refused_with_the_argument_named(cupy, error, match, array):
+    with pytest.raises(error, match=match):
+        as_matrix(cupy.ndarray(array), "features")
+
+
+def test_kinds_convert_into_each_other(cupy):
+    array = np.arange(6).reshape(2, 3)
+    kinds = [ArrayKind(), ArrayKind("torch", torch.device("cpu")), ArrayKind("cupy", 2)]
+    for source in kinds:
+        for target in kinds:
+            got = target.give(source.give(array))
+            assert ArrayKind.of(got) == target
+            np.testing.assert_array_equal(to_numpy(got), array)
+    assert [kind.on_cpu for kind in kinds] == [True, True, False]
+    assert [str(kind) for kind in kinds] == ["the host", "cpu", "cuda:2"]
+    assert kinds[2].full((2,), 0.5, np.dtype(np.float32)).device.id == 2
+
+
+def test_labels_of_any_integer_type(cupy):
+    cupy_labels = cupy.ndarray(np.array([0, 1, 1], np.int32), device=3)
+    for labels in (cupy_labels, [0, 1, 1], np.array([0, 1, 1], np.uint8), torch.tensor([0, 1, 1], dtype=torch.int16)):
         got = as_labels(labels, 3, 2)
         assert got.dtype == np.int64
         assert got.tolist() == [0, 1, 1]
@@ -122,3 +239,49 @@ def test_bfloat16_tensor_becomes_numpy_without_rounding():
     assert array.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(array.astype(np.float32), tensor.float().numpy())
     assert kind_of(tensor).give(np.ones(2)).dtype == torch.float64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_cupy_on_a_gpu_gives_cupy_on_that_gpu(dtype):
+    cupy = pytest.importorskip("cupy")
+    x, y = clustered(300, 20, 3)
+    x = x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    x[5] = 0
+    last = cupy.cuda.runtime.getDeviceCount() - 1  # where there are several, not the current one
+    with cupy.cuda.Device(last):
+        labels = cupy.asarray(y)
+        banks = (cupy.asarray(x), cupy.asarray(np.repeat(x, 2, axis=1))[:, ::2], cupy.asarray(x.T.copy()).T)
+    options = {"num_classes": 4, "samples_per_class": 50, "on_bad_rows": "keep-label"}
+    want = select(x, y, backend="reference", **options)
+    expected = pe.correct_labels(x, y, want, backend="reference", on_bad_rows="keep-label")
+    reference = pe.score_samples(x, want, backend="reference", on_bad_rows="keep-label")
+    for bank in banks:
+        got = select(bank, labels, **options)
+        corrections = pe.correct_labels(bank, labels, got, on_bad_rows="keep-label")
+        scores = pe.score_samples(bank, got, on_bad_rows="keep-label")
+        for array in (got.indices, corrections.labels, scores):
+            assert isinstance(array, cupy.ndarray) and array.device.id == last
+        for name in FIELDS:
+            np.testing.assert_array_equal(to_numpy(getattr(got, name)), getattr(want, name), err_msg=name)
+        for name in ("labels", "given", "score", "margin", "changed"):
+            found = to_numpy(getattr(corrections, name))
+            np.testing.assert_array_equal(found, getattr(expected, name), err_msg=name)
+        np.testing.assert_allclose(to_numpy(scores), reference, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_cupy_work_on_a_stream_is_waited_for():
+    """Features still being written on CuPy's stream are read after that, and results may be read on it."""
+    cupy = pytest.importorskip("cupy")
+    x, y = clustered(20_000, 256, 2)
+    want = select(x, y, backend="cpu")
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        device = cupy.asarray(x)
+        late = cupy.zeros_like(device)
+        for _ in range(200):
+            late += 1
+        late[:] = device
+        got = select(late, y)
+        np.testing.assert_array_equal(to_numpy(got.indices), want.indices)
