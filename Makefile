@@ -11,7 +11,7 @@ NOISE ?= symmetric:0.4
 SEEDS ?= 3
 DEMO_OUT ?= runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/cpu/* csrc/cuda/*)
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
 .PHONY: demo test lint sanitize bench report clean
 

@@ -9,9 +9,6 @@
 #include <string>
 
 #include "proto_engine.h"
-#if defined(PROTO_ENGINE_WITH_CUDA)
-#include "cuda/proto_engine_cuda.h"
-#endif
 
 namespace py = pybind11;
 using proto_engine::DType;
@@ -231,17 +228,11 @@ py::tuple score_top2(const py::array& x, const std::string& dtype, const Array<d
   return py::make_tuple(label, best, second);
 }
 
-#if defined(PROTO_ENGINE_WITH_CUDA)
-// Device addresses as integers; the caller owns the memory and the stream.
-void cuda_normalize(uintptr_t x, int64_t m, int64_t d, uintptr_t squares, uintptr_t unit, uintptr_t stream) {
-  const cudaError_t error =
-      proto_engine::launch_normalize(reinterpret_cast<const float*>(x), m, d, reinterpret_cast<double*>(squares),
-                                     reinterpret_cast<float*>(unit), reinterpret_cast<cudaStream_t>(stream));
-  if (error != cudaSuccess) throw std::runtime_error(std::string("normalize: ") + cudaGetErrorString(error));
-}
-#endif
-
 }  // namespace
+
+#if defined(PROTO_ENGINE_WITH_CUDA)
+void bind_cuda(py::module_& core);  // cuda_bindings.cpp
+#endif
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Native core of proto_engine; see csrc/proto_engine.h for the contract.";
@@ -262,7 +253,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("score", &score);
   module.def("score_top2", &score_top2);
 #if defined(PROTO_ENGINE_WITH_CUDA)
-  module.def("cuda_normalize", &cuda_normalize);
+  bind_cuda(module);
   module.attr("cuda_architectures") = PROTO_ENGINE_CUDA_ARCHS_TEXT;
 #else
   module.attr("cuda_architectures") = py::none();

@@ -16,7 +16,6 @@ namespace proto_engine {
 
 constexpr int kBinsEach = kBins / kScanThreads;
 constexpr float kFarthest = 1.0625f;  // beyond every similarity
-constexpr int kMaxCandidates = 4096;
 
 __host__ __device__ inline float round_down(double x) {
   const float f = static_cast<float>(x);

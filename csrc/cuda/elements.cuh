@@ -13,6 +13,8 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+#if defined(PROTO_ENGINE_DEVICE_CODE)
+
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(double x) { return static_cast<float>(x); }
 __device__ inline float to_float(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
@@ -50,5 +52,7 @@ __device__ inline double add_product(double sum, T a, T b) {
   return __fma_rn(to_double(a), to_double(b), sum);
 }
 __device__ inline double add_product(double sum, double a, double b) { return __dadd_rn(sum, __dmul_rn(a, b)); }
+
+#endif
 
 }  // namespace proto_engine

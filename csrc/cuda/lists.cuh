@@ -58,13 +58,6 @@ __device__ inline float from_ordered32(uint32_t order) {
   return __uint_as_float(order >> 31 ? order & 0x7fffffffu : ~order);
 }
 
-// What both passes need to know: row t counts up to limit[t], by its smallest similarity where smallest[t] != 0.
-struct Extremes {
-  const int64_t* limit;     // [n]
-  const uint8_t* smallest;  // [n]
-  uint32_t* best;           // [n] greatest +-s32, as an ordered integer
-};
-
 // First pass: best[t] = max of +-s32.
 template <class Loop>
 struct BestEpilogue {

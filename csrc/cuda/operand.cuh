@@ -25,6 +25,7 @@ constexpr float kSplitScale = 1024.0f;
 __host__ __device__ inline int32_t row_offset(const Operand& x, int segment) { return segment == 2 ? x.dim : 0; }
 __host__ __device__ inline int32_t column_offset(const Operand& x, int segment) { return segment == 1 ? x.dim : 0; }
 
+#if defined(PROTO_ENGINE_DEVICE_CODE)
 // From raw products to s32: times both inverse norms; NaN for what is no pair.
 template <class Loop>
 __device__ inline void scale_tile(const Operand& rows, const Operand& columns, const Tile& tile,
@@ -49,5 +50,6 @@ __device__ inline void scale_tile(const Operand& rows, const Operand& columns, c
     }
   }
 }
+#endif
 
 }  // namespace proto_engine

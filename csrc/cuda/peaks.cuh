@@ -11,8 +11,6 @@
 
 namespace proto_engine {
 
-constexpr int kTop = 256;    // rows of the density order that are looked at; one a thread
-constexpr int kDensest = 4;  // rows of the highest density whose smallest similarity is found
 static_assert(kTop == kScanThreads && kRowThreads == kScanThreads, "one block shape");
 
 // Densities first, then the lower row number, as integers of that order.
@@ -94,12 +92,6 @@ __global__ void __launch_bounds__(kRowThreads)
       atomicMin(&smallest[static_cast<int64_t>(blockIdx.y) * kDensest + q], static_cast<Counter>(least));
   }
 }
-
-// The picks of one class.
-struct Picked {
-  int32_t count, rejected;  // picks, and rows that were turned down on the way to them
-  int32_t status, padding;
-};
 
 // Down the density order, rows that may be picked and have eta < eta_max, until p are found; the first that
 // may be picked is always taken.   row, density [C, p] int32, eta [C, p] float64. Grid: a block a class.

@@ -3,6 +3,10 @@
 // shared memory and shuffles of its own.
 #pragma once
 
+#if defined(PROTO_ENGINE_CUDA_HOST) || defined(__CUDACC__)
+#define PROTO_ENGINE_DEVICE_CODE  // the bindings see types and host functions only
+#endif
+
 #if defined(PROTO_ENGINE_CUDA_HOST)
 #include "cuda_host.h"
 #elif defined(__CUDACC_RTC__)
@@ -31,6 +35,7 @@ constexpr unsigned kWholeWarp = 0xffffffffu;
 
 __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+#if defined(PROTO_ENGINE_DEVICE_CODE)
 __device__ inline float not_a_number() {
 #if defined(PROTO_ENGINE_CUDA_HOST)
   return std::nanf("");
@@ -38,5 +43,6 @@ __device__ inline float not_a_number() {
   return __int_as_float(0x7fffffff);
 #endif
 }
+#endif
 
 }  // namespace proto_engine

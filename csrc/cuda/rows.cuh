@@ -1,4 +1,4 @@
-// Rows made ready: gathered, their squares and inverse norms, unit rows, split rows.
+// Rows made ready: their squares and inverse norms, unit rows, split rows.
 //
 // All of it is memory bound: each element is read once and written at most once.
 #pragma once
@@ -27,36 +27,16 @@ __device__ inline double pair_similarity(const StoredRows<T>& x, int64_t i, int6
   return active ? similarity_of(dot, x.squares[i], x.squares[j]) : 0.0;
 }
 
-// to[r] = from[index[r]], rows of `bytes` bytes; the rest of a row of `to` is left alone.
-// Pieces are of `piece` bytes: 16 where everything is aligned to that, else 2.
-__global__ void gather_kernel(const uint8_t* from, int64_t from_stride, const int64_t* index, int64_t n,
-                              int64_t bytes, uint8_t* to, int64_t to_stride, int32_t piece) {
-  const int64_t pieces = bytes / piece, total = n * pieces;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t q = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; q < total; q += step) {
-    const int64_t r = q / pieces, at = q % pieces * piece;
-    const uint8_t* source = from + index[r] * from_stride + at;
-    uint8_t* target = to + r * to_stride + at;
-    if (piece == 16)
-      *reinterpret_cast<uint4*>(target) = *reinterpret_cast<const uint4*>(source);
-    else
-      *reinterpret_cast<uint16_t*>(target) = *reinterpret_cast<const uint16_t*>(source);
-  }
-}
-
-// squares[i] = q_i; inverse[i] = float32(1 / sqrt(q_i)) where `inverse` is asked for.   x [n, dim]
+// squares[i] = q_i.   x [n, dim]
 template <class T>
-__global__ void squares_kernel(const T* x, int64_t stride, int64_t dim, int64_t n, double* squares, float* inverse) {
+__global__ void squares_kernel(const T* x, int64_t stride, int64_t dim, int64_t n, double* squares) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kRowGroups;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kRowGroups; first < n; first += step) {
     const int64_t i = first + threadIdx.x / kLanes;
     const bool active = i < n;
     const T* row = x + (active ? i : 0) * stride;
     const double q = pinned_dot(row, row, dim, active);
-    if (active && threadIdx.x % kLanes == 0) {
-      squares[i] = q;
-      if (inverse != nullptr) inverse[i] = static_cast<float>(__ddiv_rn(1.0, __dsqrt_rn(q)));
-    }
+    if (active && threadIdx.x % kLanes == 0) squares[i] = q;
   }
 }
 

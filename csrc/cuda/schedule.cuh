@@ -44,18 +44,21 @@ __host__ __device__ inline TilePosition triangle_tile(int64_t t, int64_t side) {
   return {first + local - triangle(column), first + column};
 }
 
-// A sample of tiles that visits every tile row equally often, at `rounds` distances from the diagonal.
+// A sample of tiles that visits every tile row equally often, at up to `rounds` distances from the diagonal.
 // Classes of up to kSmallSide tile rows are visited whole.
 constexpr int64_t kSmallSide = 4;
 
+__host__ __device__ inline int64_t sample_rounds(int64_t side, int64_t rounds) {
+  return rounds < (side - 1) / 2 ? rounds : (side - 1) / 2;  // beyond that distances repeat
+}
 __host__ __device__ inline int64_t sample_tiles(int64_t side, int64_t rounds) {
-  return side <= kSmallSide ? triangle(side) : side * rounds;
+  return side <= kSmallSide ? triangle(side) : side * sample_rounds(side, rounds);
 }
 
 __host__ __device__ inline TilePosition sample_tile(int64_t t, int64_t side, int64_t rounds) {
   if (side <= kSmallSide) return triangle_tile(t, side);
   const int64_t row = t % side;
-  const int64_t distance = 1 + (2 * (t / side) + 1) * ((side - 1) / 2) / (2 * rounds);
+  const int64_t distance = 1 + (2 * (t / side) + 1) * ((side - 1) / 2) / (2 * sample_rounds(side, rounds));
   const int64_t column = (row + distance) % side;
   return row < column ? TilePosition{row, column} : TilePosition{column, row};
 }

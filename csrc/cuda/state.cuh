@@ -6,7 +6,10 @@
 
 namespace proto_engine {
 
-constexpr int kBins = 4096;  // of every histogram; the first and the last also hold what lies beyond
+constexpr int kBins = 4096;           // of every histogram; the first and the last also hold what lies beyond
+constexpr int kMaxCandidates = 4096;  // values of S that are sorted out
+constexpr int kTop = 256;             // rows of the density order that are looked at; one a thread
+constexpr int kDensest = 4;           // rows of the highest density whose smallest similarity is found
 
 enum Status : int32_t {
   kOk = 0,
@@ -43,6 +46,20 @@ static_assert(sizeof(ClassState) == 160, "mirrored in Python");
 struct Entry {
   int32_t row, column;
   double value;
+};
+
+// The picks of one class.
+struct Picked {
+  int32_t count, rejected;  // picks, and rows that were turned down on the way to them
+  int32_t status, padding;
+};
+
+// Of listed rows against the rows of an order: row t counts up to limit[t], by its smallest similarity where
+// smallest[t] != 0.
+struct Extremes {
+  const int64_t* limit;     // [n]
+  const uint8_t* smallest;  // [n]
+  uint32_t* best;           // [n] greatest +-s32, as an ordered integer
 };
 
 // Bins are monotone in s: a greater similarity is never in a lower bin.

@@ -1,0 +1,192 @@
+// The tile loop for Hopper: float16 or bfloat16 rows, products by wgmma, operands by the bulk copy engine (TMA).
+//
+// 384 threads, three warpgroups with two roles:
+//
+//   producer (threads 256-383, of which one works): slice after slice of 64 columns of X, 128 rows of either
+//     operand, 32 KB, into a ring of six stages. It walks the same list of tiles as the others and does not stop
+//     between tiles: while they are in an epilogue it fills the ring for the next tile.
+//   two consumers (threads 0-127 and 128-255): 64 x 128 elements of the tile each. They share the stages but
+//     never wait for each other within a tile, so that one may add up while the other's products run.
+//
+// A stage goes round between two barriers: `full` ends a phase when both boxes have landed (one arrival and
+// 32 KB), `empty` when all eight consumer warps have seen their products with it end. Uses of a stage are
+// numbered 0, 1, 2, ...; use n waits for the phase n of `full` (parity n % 2), and may be filled after phase
+// n - 1 of `empty`, whose parity is the other one, and which for n = 0 counts as ended on a fresh barrier.
+//
+// As in the loop for older tensor cores, sums are taken out of them every kChunk elements and added in float32
+// proper: 64 registers for the sum, 64 for the chunk, which is why the producer gives its registers away.
+//
+// What the rows must be like (make_operand_map checks it): 16-byte aligned, a stride of whole 16 bytes, and in
+// split rows a dimension of whole slices, because a slice past the end of `high` would hold the start of `low`.
+// Unsplit rows may have any dimension: the copy engine writes zeros past the end of a row, and also past the
+// last row of the matrix. The rows that a class's last tile takes of the class after it are real ones; what
+// comes of them is masked by scale_tile.
+#pragma once
+
+#include "hopper.cuh"
+#include "mma_loop.cuh"
+#include "tile_kernel.cuh"
+
+namespace proto_engine {
+
+template <class T>
+struct WgmmaLoop {
+  static constexpr int kThreads = 384, kEpilogueThreads = 256;
+  static constexpr int kRows = 2, kColumns = 32;
+  static constexpr int kRowMask = 3, kColumnMask = 28;
+  static constexpr int kSlice = 64, kStages = 6;
+  static constexpr int kStep = 16;  // elements along k of one product
+  static constexpr int kConsumerWarps = kEpilogueThreads / 32;
+  static constexpr uint32_t kStageBytes = 2 * kTile * kSlice * sizeof(T);
+  // 128 * 40 + 256 * 232 = 384 * 168: what the threads start with is what they end up with.
+  static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+
+  struct Shared {
+    alignas(1024) T a[kStages][kTile * kSlice];
+    alignas(1024) T b[kStages][kTile * kSlice];
+    uint64_t full[kStages], empty[kStages];
+  };
+
+  // The stage in turn and the parity of its use.
+  struct Ring {
+    uint32_t stage = 0, parity = 0;
+    __device__ void advance() {
+      if (++stage == kStages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+  };
+
+  __device__ static int row(int thread, int r) { return thread / 32 * 16 + r * 8 + thread % 32 / 4; }
+  __device__ static int column(int thread, int c) { return c / 2 * 8 + thread % 4 * 2 + c % 2; }
+  __device__ static void sync() { named_barrier_sync(1, kEpilogueThreads); }
+
+  // By one thread, before any other uses the ring.
+  __device__ static void prepare(Shared& shared) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      mbarrier_init(&shared.full[stage], 1);
+      mbarrier_init(&shared.empty[stage], kConsumerWarps);
+    }
+    fence_mbarrier_init();
+    fence_proxy_async();
+  }
+
+  // Slices of a tile, over all segments.
+  __device__ static int32_t slices(const Operand& rows) {
+    return static_cast<int32_t>(ceil_div(rows.dim, kSlice)) * rows.segments;
+  }
+
+  // By one thread of the producer: both operands of a tile.
+  __device__ static void bring(const CUtensorMap& rows_map, const CUtensorMap& columns_map, const Operand& rows,
+                               const Operand& columns, const Tile& tile, Shared& shared, Ring& ring) {
+    const int32_t i = static_cast<int32_t>(tile.row_base + tile.i0);
+    const int32_t j = static_cast<int32_t>(tile.column_base + tile.j0);
+    for (int segment = 0; segment < rows.segments; ++segment)
+      for (int32_t k0 = 0; k0 < rows.dim; k0 += kSlice) {
+        uint64_t* full = &shared.full[ring.stage];
+        wait(&shared.empty[ring.stage], ring.parity ^ 1);
+        mbarrier_arrive_expect_tx(full, kStageBytes);
+        tma_load_2d(shared.a[ring.stage], &rows_map, full, row_offset(rows, segment) + k0, i);
+        tma_load_2d(shared.b[ring.stage], &columns_map, full, column_offset(columns, segment) + k0, j);
+        ring.advance();
+      }
+  }
+
+  // By the consumers: s = the raw products of a tile.
+  __device__ static void product(const Operand& rows, Shared& shared, Ring& ring, float (&s)[kRows][kColumns],
+                                 int thread) {
+    constexpr int kSlices = kChunk / kSlice;
+    const uint32_t half = __shfl_sync(kWholeWarp, thread / 128, 0);  // the same for the warp, and known to be
+    const uint64_t a = swizzled_operand(shared_address(shared.a) + half * (kTile / 2 * kSlice * sizeof(T)));
+    const uint64_t b = swizzled_operand(shared_address(shared.b));
+    float partial[2 * kColumns];
+#pragma unroll
+    for (int e = 0; e < 2 * kColumns; ++e) partial[e] = s[e / kColumns][e % kColumns] = 0.0f;
+
+    for (int32_t left = slices(rows); left > 0; left -= kSlices) {
+      const Ring first = ring;
+#pragma unroll
+      for (int n = 0; n < kSlices; ++n)
+        if (n < left) {
+          wait(&shared.full[ring.stage], ring.parity);
+          multiply(a, b, ring.stage, partial, n > 0);
+          ring.advance();
+        }
+      wgmma_wait(partial);
+      give_back(shared, first, ring, thread);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) s[r][c] += partial[c / 2 * 4 + r * 2 + c % 2];
+    }
+  }
+
+ private:
+  __device__ static void wait(uint64_t* barrier, uint32_t parity) {
+    while (!mbarrier_try_wait(barrier, parity)) {
+    }
+  }
+
+  // All of a slice. Descriptors count in units of 16 bytes.
+  __device__ static void multiply(uint64_t a, uint64_t b, uint32_t stage, float (&partial)[2 * kColumns],
+                                  bool accumulate) {
+    const uint32_t start = stage * (kStageBytes / 2 / 16);
+    wgmma_fence(partial);
+#pragma unroll
+    for (int k = 0; k < kSlice / kStep; ++k) {
+      const uint32_t step = start + k * (kStep * sizeof(T) / 16);
+      wgmma_64x128x16(T{}, partial, a + step, b + step, accumulate || k > 0);
+    }
+    wgmma_commit();
+  }
+
+  // The stages from `first` to before `next`, once this warp's products with them have ended.
+  __device__ static void give_back(Shared& shared, Ring first, const Ring& next, int thread) {
+    if (thread % 32 == 0)
+      for (; first.stage != next.stage; first.advance()) mbarrier_arrive(&shared.empty[first.stage]);
+  }
+};
+
+template <class T, class Epilogue>
+__global__ void __launch_bounds__(WgmmaLoop<T>::kThreads, 1)
+    wgmma_kernel(Work work, const __grid_constant__ CUtensorMap rows_map,
+                 const __grid_constant__ CUtensorMap columns_map, Operand rows, Operand columns,
+                 typename Epilogue::Params params) {
+#if PROTO_ENGINE_HOPPER
+  using Loop = WgmmaLoop<T>;
+  PROTO_ENGINE_DYNAMIC_SHARED(memory);
+  auto& shared = *reinterpret_cast<TileShared<Loop, Epilogue>*>(memory);
+  const int thread = threadIdx.x;
+  if (thread == 0) Loop::prepare(shared.loop);
+  __syncthreads();
+
+  typename Loop::Ring ring;
+  int32_t c = 0;
+  if (thread >= Loop::kEpilogueThreads) {
+    set_registers_down<Loop::kProducerRegisters>();
+    if (thread < Loop::kEpilogueThreads + 32 && elect_one())
+      for (int64_t t = work.first + blockIdx.x; t < work.last; t += gridDim.x) {
+        const Tile tile = tile_at(work, t, c);
+        c = tile.c;
+        Loop::bring(rows_map, columns_map, rows, columns, tile, shared.loop, ring);
+      }
+  } else {
+    set_registers_up<Loop::kConsumerRegisters>();
+    Epilogue::begin(params, shared.epilogue, thread);
+    for (int64_t t = work.first + blockIdx.x; t < work.last; t += gridDim.x) {
+      const Tile tile = tile_at(work, t, c);
+      c = tile.c;
+      float s[Loop::kRows][Loop::kColumns];
+      Loop::product(rows, shared.loop, ring, s, thread);
+      scale_tile<Loop>(rows, columns, tile, s, thread);
+      Epilogue::tile(params, shared.epilogue, tile, s, thread);
+    }
+    Epilogue::end(params, shared.epilogue, thread);
+  }
+#else
+  asm volatile("trap;");  // compiled for a GPU without these instructions; never launched there
+#endif
+}
+
+}  // namespace proto_engine
