@@ -1,5 +1,6 @@
-// The instructions that only Hopper has (sm_90a), one wrapper each. Sections in brackets are those of the PTX
-// ISA, version 9.0. The tests have a twin of each, under the same name, in the header that is included for them.
+// The instructions that only Hopper has (sm_90a), one wrapper each. Numbers in brackets are sections of the PTX
+// ISA 9.0; the other wrappers are described there under the name of the instruction. The tests have a twin of
+// each in the header that is included for them, under the same name.
 #pragma once
 
 #include "instructions.cuh"
@@ -48,12 +49,12 @@ __device__ inline void wgmma_64x128x16(BFloat16, float (&d)[64], uint64_t a, uin
 }
 #elif PROTO_ENGINE_HOPPER
 
-// mbarrier [9.7.13.15]: 64 bits in shared memory. A phase ends when as many arrivals as `count` have been made
+// mbarrier: 64 bits in shared memory. A phase ends when as many arrivals as `count` have been made
 // and as many bytes have landed as were expected. Phases have parity 0, 1, 0, ...
 __device__ inline void mbarrier_init(uint64_t* barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
 }
-// Makes the initialization visible to the copy engine [9.7.13.4, membar/fence].
+// Makes the initialization visible to the copy engine.
 __device__ inline void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 // Orders what this thread wrote to shared memory before what the copy engine and the tensor cores do there.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -66,7 +67,7 @@ __device__ inline void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t byt
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Whether the phase of this parity has ended [9.7.13.15.16]: true where the phase under way has the other
+// Whether the phase of this parity has ended: true where the phase under way has the other
 // parity, so that on a fresh barrier parity 1 has "ended". Suspends the thread for a while before it says no.
 __device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t ended;
@@ -81,7 +82,7 @@ __device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
 }
 
 // One box of a matrix into shared memory, its first element at column x of row y; zeros for what lies outside
-// the matrix. The box's bytes, zeros included, count towards the barrier's phase [9.7.9.25.5.2].
+// the matrix. The box's bytes, zeros included, count towards the barrier's phase.
 __device__ inline void tma_load_2d(void* shared, const CUtensorMap* map, uint64_t* barrier, int32_t x, int32_t y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
@@ -106,7 +107,7 @@ __device__ inline void named_barrier_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// Registers a thread, for all warps of a warpgroup: given back, or asked for until they are there [9.7.19.5].
+// Registers a thread, for all warps of a warpgroup: given back, or asked for until they are there.
 template <int kRegisters>
 __device__ inline void set_registers_down() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -133,13 +134,13 @@ __device__ inline void set_registers_up() {
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
-// Before the first product after the accumulators have been touched [9.7.15.7.1].
+// Before the first product after the accumulators have been touched.
 __device__ inline void wgmma_fence(float (&d)[64]) {
   asm volatile("wgmma.fence.sync.aligned;" : PROTO_ENGINE_ACCUMULATORS::"memory");
 }
-// Close the group of the products since the last one [9.7.15.7.2].
+// Close the group of the products since the last one.
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Wait until all groups of this warp are done [9.7.15.7.3].
+// Wait until all groups of this warp are done.
 __device__ inline void wgmma_wait(float (&d)[64]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" : PROTO_ENGINE_ACCUMULATORS::"memory");
 }
@@ -147,7 +148,7 @@ __device__ inline void wgmma_wait(float (&d)[64]) {
 // d [64, 128] = (accumulate ? d : 0) + a [64, 16] b [128, 16]^T over a warpgroup, in the background
 // [9.7.15.5.2]. Both operands lie in shared memory, consecutive along k ("K-major", no transposition). Thread t
 // holds of d, in d[4 q + 2 r + e], row 16 (t / 32) + t % 32 / 4 + 8 r and column 8 q + 2 (t % 4) + e
-// [9.7.15.5.1.1.1, figure of accumulator D].
+// [9.7.15.5.1.1.1, accumulator D].
 #define PROTO_ENGINE_WGMMA(type)                                                                       \
   asm volatile(                                                                                        \
       "{\n.reg .pred p;\n"                                                                             \

@@ -16,7 +16,7 @@
 // As in the loop for older tensor cores, sums are taken out of them every kChunk elements and added in float32
 // proper: 64 registers for the sum, 64 for the chunk, which is why the producer gives its registers away.
 //
-// What the rows must be like (make_operand_map checks it): 16-byte aligned, a stride of whole 16 bytes, and in
+// What the rows must be like (launch_wgmma checks it): 16-byte aligned, a stride of whole 16 bytes, and in
 // split rows a dimension of whole slices, because a slice past the end of `high` would hold the start of `low`.
 // Unsplit rows may have any dimension: the copy engine writes zeros past the end of a row, and also past the
 // last row of the matrix. The rows that a class's last tile takes of the class after it are real ones; what
@@ -38,8 +38,11 @@ struct WgmmaLoop {
   static constexpr int kStep = 16;  // elements along k of one product
   static constexpr int kConsumerWarps = kEpilogueThreads / 32;
   static constexpr uint32_t kStageBytes = 2 * kTile * kSlice * sizeof(T);
-  // 128 * 40 + 256 * 232 = 384 * 168: what the threads start with is what they end up with.
+  static constexpr int kFirstRegisters = 168;  // a thread, when a block of 384 has all of the 65,536
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+  static_assert(kEpilogueThreads * kConsumerRegisters + (kThreads - kEpilogueThreads) * kProducerRegisters <=
+                    kThreads * kFirstRegisters,
+                "the consumers would wait for registers for ever");
 
   struct Shared {
     alignas(1024) T a[kStages][kTile * kSlice];
@@ -108,7 +111,7 @@ struct WgmmaLoop {
       const Ring first = ring;
 #pragma unroll
       for (int n = 0; n < kSlices; ++n)
-        if (n < left) {
+        if (n == 0 || n < left) {
           wait(&shared.full[ring.stage], ring.parity);
           multiply(a, b, ring.stage, partial, n > 0);
           ring.advance();
