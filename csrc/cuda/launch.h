@@ -14,23 +14,36 @@ cudaError_t with_rows(const DeviceRows& x, const F& work) {
   const Rows& r = x.rows;
   switch (r.dtype) {
     case DType::kFloat16:
-      work(StoredRows<Float16>{static_cast<const Float16*>(r.data), r.stride, r.dim, x.squares});
-      break;
+      return work(StoredRows<Float16>{static_cast<const Float16*>(r.data), r.stride, r.dim, x.squares});
     case DType::kBFloat16:
-      work(StoredRows<BFloat16>{static_cast<const BFloat16*>(r.data), r.stride, r.dim, x.squares});
-      break;
+      return work(StoredRows<BFloat16>{static_cast<const BFloat16*>(r.data), r.stride, r.dim, x.squares});
     case DType::kFloat32:
-      work(StoredRows<float>{static_cast<const float*>(r.data), r.stride, r.dim, x.squares});
-      break;
+      return work(StoredRows<float>{static_cast<const float*>(r.data), r.stride, r.dim, x.squares});
     case DType::kFloat64:
-      work(StoredRows<double>{static_cast<const double*>(r.data), r.stride, r.dim, x.squares});
-      break;
+      return work(StoredRows<double>{static_cast<const double*>(r.data), r.stride, r.dim, x.squares});
   }
-  return cudaGetLastError();
+  return cudaErrorInvalidValue;
 }
 
 // Kernels walk over their work in steps of the grid: more blocks than this would only queue.
+#if defined(PROTO_ENGINE_CUDA_HOST)  // a block takes long there, and three show what several do
+constexpr int64_t kMostBlocks = 3;
+#else
 constexpr int64_t kMostBlocks = 2048;
+#endif
+
+// One launch; arguments become what the kernel's parameters are.
+template <class... Parameters, class... Arguments>
+cudaError_t start(void (*kernel)(Parameters...), dim3 grid, unsigned threads, size_t shared, cudaStream_t stream,
+                  const Arguments&... arguments) {
+#if defined(PROTO_ENGINE_CUDA_HOST)
+  cuda_host::launch(grid, dim3(threads), shared, stream, [&] { kernel(arguments...); });
+  return cudaSuccess;
+#else
+  kernel<<<grid, threads, shared, stream> > >(arguments...);
+  return cudaGetLastError();
+#endif
+}
 
 inline unsigned blocks_for(int64_t items, int64_t per_block) {
   const int64_t blocks = ceil_div(items, per_block);

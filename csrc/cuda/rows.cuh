@@ -14,6 +14,7 @@ constexpr int kRowGroups = kRowThreads / kLanes;  // rows that a block works on 
 // Rows as stored, for the float64 look-ups. squares: [M], the pinned sum of squares q of each row.
 template <class T>
 struct StoredRows {
+  using Element = T;
   const T* data;
   int64_t stride;
   int64_t dim;

@@ -33,8 +33,8 @@ cudaError_t launch_tiles(const TilePass& pass, const typename Epilogue::Params& 
   const cudaError_t error =
       persistent_grid(kernel, Loop::kThreads, kShared, pass.work.last - pass.work.first, &blocks);
   if (error != cudaSuccess) return error;
-  kernel<<<blocks, Loop::kThreads, kShared, stream>>>(pass.work, pass.rows.operand, pass.columns.operand, params);
-  return cudaGetLastError();
+  return start(kernel, blocks, Loop::kThreads, kShared, stream, pass.work, pass.rows.operand, pass.columns.operand,
+               params);
 }
 
 // The pass with the loop it asks for; `arguments` are the members of the epilogue's parameters.
