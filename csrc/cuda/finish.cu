@@ -1,6 +1,6 @@
 // Launch functions of bracket.cuh, finish.cuh and peaks.cuh.
 #include "finish.cuh"
-#include "launch.h"
+#include "launch.cuh"
 #include "peaks.cuh"
 
 namespace proto_engine {

@@ -1,6 +1,6 @@
 // Launch functions of gather.cuh, rows.cuh and lists.cuh.
 #include "gather.cuh"
-#include "launch.h"
+#include "launch.cuh"
 #include "lists.cuh"
 
 namespace proto_engine {

@@ -1,7 +1,7 @@
 // Launches of the passes over the tiles: which loop, how many blocks.
 #pragma once
 
-#include "launch.h"
+#include "launch.cuh"
 #include "mma_loop.cuh"
 #include "simt_loop.cuh"
 #include "tile_kernel.cuh"

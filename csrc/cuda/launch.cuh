@@ -40,8 +40,12 @@ cudaError_t start(void (*kernel)(Parameters...), dim3 grid, unsigned threads, si
   cuda_host::launch(grid, dim3(threads), shared, stream, [&] { kernel(arguments...); });
   return cudaSuccess;
 #else
-  kernel<<<grid, threads, shared, stream> > >(arguments...);
-  return cudaGetLastError();
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 #endif
 }
 
