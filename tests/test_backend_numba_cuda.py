@@ -136,6 +136,22 @@ def check_count_bracket_counts_all(tile: int) -> None:
         assert found == wanted if capacity == len(wanted) else len(found) <= capacity
 
 
+def check_histogram_places_every_pair(tile: int) -> None:
+    x, reference = case("close", 2 * tile + 3, 12)
+    pool, bins = NumbaCudaEngine(tile).pool(x), 7
+    pairs = np.sort(reference.s[np.triu_indices(len(x), 1)])
+    near = pairs[pairs > 0.999999]  # spread less than float32 can tell
+    for lo, hi in ((pairs[len(pairs) // 5], near[0]), (near[len(near) // 4], near[-2])):
+        below, count, least, most = pool.histogram(float(lo), float(hi), bins)
+        inside = pairs[(pairs >= lo) & (pairs <= hi)]
+        place = np.minimum(((inside - lo) / (hi - lo) * bins).astype(int), bins - 1)
+        assert below == (pairs < lo).sum()
+        assert_same_bits(count, np.bincount(place, minlength=bins))
+        for b in range(bins):
+            values = inside[place == b]
+            assert (least[b], most[b]) == ((values.min(), values.max()) if len(values) else (np.inf, -np.inf))
+
+
 def check_density_at_any_cutoff(tile: int) -> None:
     x, reference = case("close", 2 * tile + 1, 9)
     pool = NumbaCudaEngine(tile).pool(x)
