@@ -19,6 +19,7 @@ struct alignas(16) uint4 {
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static thread_local
 #define PROTO_ENGINE_DYNAMIC_SHARED(name) unsigned char* name = cuda_host::Block::current()->shared()

@@ -20,22 +20,22 @@ inline void cp_async_16(void* shared, const void* global, int bytes) {
   if (!block.is_shared(shared, 16)) block.fail("cp.async: the destination is not shared memory");
   if (bytes < 0 || bytes > 16) block.fail("cp.async: 0 to 16 bytes");
   std::memset(shared, kPoison, 16);
-  block.fiber().copies.push_back({shared, global, bytes, block.fiber().groups});
+  block.thread().copies.push_back({shared, global, bytes, block.thread().groups});
 }
 
-inline void cp_async_commit() { ++Block::current()->fiber().groups; }
+inline void cp_async_commit() { ++Block::current()->thread().groups; }
 
 template <int kPending>
 void cp_async_wait() {
-  Fiber& fiber = Block::current()->fiber();
+  Thread& thread = Block::current()->thread();
   std::size_t done = 0;
-  for (; done < fiber.copies.size() && fiber.copies[done].group < fiber.groups - kPending; ++done) {
-    const Copy& copy = fiber.copies[done];
+  for (; done < thread.copies.size() && thread.copies[done].group < thread.groups - kPending; ++done) {
+    const Copy& copy = thread.copies[done];
     unsigned char piece[16] = {};
     std::memcpy(piece, copy.from, static_cast<std::size_t>(copy.bytes));
     std::memcpy(copy.to, piece, 16);
   }
-  fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + static_cast<std::ptrdiff_t>(done));
+  thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
 // Lane 8 q + r names row r of matrix q. Register q of lane l gets elements 2 (l % 4) and 2 (l % 4) + 1 of row

@@ -5,7 +5,7 @@
 // different things are errors, also where some GPU would let them pass.
 #pragma once
 
-#include "fibers.h"
+#include "thread_block.h"
 
 namespace cuda_host {
 
@@ -28,9 +28,9 @@ void meet(const char* what, Slot& mine, Combine&& combine) {
   for (int l = 0; l < warp.size; ++l) slots[l] = static_cast<Slot*>(warp.slots[l]);
   combine(slots, warp.size);
   warp.arrived = 0;
-  const unsigned me = block.fiber().thread, first = me - block.lane();
+  const unsigned first = block.thread().index - static_cast<unsigned>(block.lane());
   for (int l = 0; l < warp.size; ++l)
-    if (first + l != me) block.make_ready(first + l);
+    if (l != block.lane()) block.make_ready(first + static_cast<unsigned>(l));
   if (block.seeded()) block.give_way();
 }
 
@@ -44,7 +44,7 @@ T shuffle(const char* what, unsigned mask, T value, Source&& source) {
   struct Slot {
     T in, out;
     int source;
-  } slot{value, value, source(static_cast<int>(Block::current()->lane()))};
+  } slot{value, value, source(Block::current()->lane())};
   check_mask(mask, what);
   meet(what, slot, [what](Slot** slots, int n) {
     for (int l = 0; l < n; ++l) {

@@ -1,0 +1,112 @@
+// The part of the CUDA runtime that the launch functions and their bindings use, for a device that is the host:
+// its memory is the heap, each allocation of exactly the size asked for and full of poison, and every launch
+// is over when it returns.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+#include "cuda_host.h"
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorNotSupported = 801,
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+
+#define CUDART_VERSION 0
+
+namespace cuda_host {
+
+constexpr int kProcessors = 3;  // so that blocks have several tiles, and not all equally many
+inline uint64_t launch_seed = 0;
+inline int64_t live_allocations = 0;
+
+// What is wrong with a launch is thrown: it would be lost in an error code.
+template <class Kernel>
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t, Kernel&& kernel) {
+  run_grid(grid, block, shared_bytes, launch_seed, std::forward<Kernel>(kernel));
+}
+
+}  // namespace cuda_host
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess              ? "no error"
+         : error == cudaErrorInvalidValue  ? "invalid argument"
+         : error == cudaErrorInvalidDevice ? "invalid device ordinal"
+         : error == cudaErrorNotSupported  ? "operation not supported"
+                                           : "an error of the stand-in for CUDA";
+}
+
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount, l2CacheSize;
+  std::size_t totalGlobalMem;
+};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return cudaErrorInvalidDevice;
+  *properties = {"the host", 8, 0, cuda_host::kProcessors, 1 << 20, std::size_t{1} << 30};
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = *total = std::size_t{1} << 30;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = cuda_host::kProcessors;
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
+  return static_cast<std::size_t>(bytes) <= cuda_host::kMaxSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
+}
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, std::size_t) {
+  *blocks = 1;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t) {
+  if (posix_memalign(pointer, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  std::memset(*pointer, cuda_host::kPoison, bytes);
+  ++cuda_host::live_allocations;
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) {
+  std::free(pointer);
+  --cuda_host::live_allocations;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (bytes) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  if (bytes) std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
