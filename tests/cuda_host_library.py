@@ -7,16 +7,19 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 NATIVE = Path(__file__).parent.parent / "csrc"
 STAND_IN = Path(__file__).parent / "cuda_host"
-NAME = "cuda_host_core"
 SANITIZED = os.environ.get("PROTO_ENGINE_SANITIZED") == "1"
+NAME = "cuda_host_core"
 # One rounding an operation; `#pragma unroll` is the GPU's alone.
 FLAGS = ["-std=c++17", "-g1", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -38,19 +41,21 @@ def compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def load(folder: Path) -> ModuleType:
-    """The module, compiled in ``folder`` unless it is there already from the same sources."""
-    folder = folder / fingerprint()
-    library = folder / f"{NAME}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        build(folder, library)
-    loader = importlib.machinery.ExtensionFileLoader(NAME, str(library))
-    spec = importlib.util.spec_from_file_location(NAME, library, loader=loader)
+def load(temporary: pytest.TempPathFactory) -> ModuleType:
+    """The module; compiled into pytest's folder for temporary files, unless it is there from the same sources."""
+    folder = temporary.getbasetemp().parent / f"{NAME}-{fingerprint()}"
+    module = folder / f"{NAME}.so"
+    if not module.exists():
+        for old in folder.parent.glob(f"{NAME}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True)
+        build(folder, module)
+    loader = importlib.machinery.ExtensionFileLoader(NAME, str(module))
+    spec = importlib.util.spec_from_file_location(NAME, module, loader=loader)
     assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    loaded = importlib.util.module_from_spec(spec)
+    loader.exec_module(loaded)
+    return loaded
 
 
 def fingerprint() -> str:
@@ -63,7 +68,8 @@ def fingerprint() -> str:
 
 def build(folder: Path, module: Path) -> None:
     """Compile every source; link a library of all kernels, and the Python module beside it."""
-    kernels = [*NATIVE.glob("cuda/*.cu"), STAND_IN / "faults.cpp", STAND_IN / "static_shared.cpp"]
+    listed = re.findall(r"cuda/\w+\.cu\b", (NATIVE / "CMakeLists.txt").read_text())
+    kernels = [*(NATIVE / name for name in listed), STAND_IN / "faults.cpp"]
     bindings = [NATIVE / "cuda_bindings.cpp", STAND_IN / "module.cpp"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, folder), [*bindings, *kernels]))

@@ -13,12 +13,18 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorCallRequiresNewerDriver = 36,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorNotSupported = 801,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
@@ -28,6 +34,7 @@ using cudaStream_t = CUstream_st*;
 namespace cuda_host {
 
 constexpr int kProcessors = 3;  // so that blocks have several tiles, and not all equally many
+constexpr int kMajor = 9;       // what it can do: all that there are twins of
 inline uint64_t launch_seed = 0;
 inline int64_t live_allocations = 0;
 
@@ -69,20 +76,30 @@ struct cudaDeviceProp {
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return cudaErrorInvalidDevice;
-  *properties = {"the host", 8, 0, cuda_host::kProcessors, 1 << 20, std::size_t{1} << 30};
+  *properties = {"the host", cuda_host::kMajor, 0, cuda_host::kProcessors, 1 << 20, std::size_t{1} << 30};
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = std::size_t{1} << 30;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = cuda_host::kProcessors;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? cuda_host::kProcessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? cuda_host::kMajor
+                                                            : 0;
   return cudaSuccess;
 }
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return static_cast<std::size_t>(bytes) <= cuda_host::kMaxSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
+}
+struct cudaFuncAttributes {
+  int numRegs;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
+  attributes->numRegs = 168;  // what 384 threads may have: the kernel that is not an empty one
+  return cudaSuccess;
 }
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, std::size_t) {

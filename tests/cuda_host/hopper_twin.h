@@ -127,12 +127,12 @@ class Hopper {
     return true;
   }
 
-  TensorWarp& warp() { return warps_[Block::current()->fiber().thread / kWarpSize]; }
+  TensorWarp& warp() { return warps_[Block::current()->thread().index / kWarpSize]; }
   NamedBarrier& named(int index) { return named_[index]; }
 
   // The warps of a warpgroup must all issue the same products.
   void check_sequence(const Product& product, std::size_t index) {
-    auto& sequence = sequences_[Block::current()->fiber().thread / kWarpSize / kWarpgroup];
+    auto& sequence = sequences_[Block::current()->thread().index / kWarpSize / kWarpgroup];
     const Same same{product.a, product.b, product.accumulate};
     if (index == sequence.size()) sequence.push_back(same);
     if (sequence[index] != same) fail("wgmma: the warps of a warpgroup disagree");
@@ -193,7 +193,7 @@ inline bool mbarrier_try_wait(uint64_t* word, uint32_t parity) {
   Barrier& barrier = Hopper::current().barrier(word);
   if (barrier.phase != parity) return true;
   if (Hopper::current().land_one()) return barrier.phase != parity;
-  barrier.waiting.push_back(block.fiber().thread);
+  barrier.waiting.push_back(block.thread().index);
   block.wait("mbarrier.try_wait");
   return barrier.phase != parity;
 }
@@ -245,7 +245,7 @@ inline void named_barrier_sync(int index, int threads) {
   if (barrier.waiting.empty()) barrier.threads = threads;
   if (barrier.threads != threads) block.fail("bar.sync: threads do not agree on how many they are");
   if (static_cast<int>(barrier.waiting.size()) + 1 < threads) {
-    barrier.waiting.push_back(block.fiber().thread);
+    barrier.waiting.push_back(block.thread().index);
     block.wait("bar.sync");
     return;
   }
@@ -288,7 +288,7 @@ inline Fragment read_operand(uint64_t descriptor, int first, int count) {
 }
 // The 16 rows of A that this warp multiplies, and all 128 of B.
 inline void read_operands(Product& product) {
-  const int warp = static_cast<int>(Block::current()->fiber().thread) / kWarpSize % kWarpgroup;
+  const int warp = static_cast<int>(Block::current()->thread().index) / kWarpSize % kWarpgroup;
   product.left = read_operand(product.a, warp * 16, 16);
   product.right = read_operand(product.b, 0, 128);
 }

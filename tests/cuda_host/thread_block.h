@@ -33,7 +33,6 @@ namespace cuda_host {
 constexpr int kWarpSize = 32;
 constexpr int kPoison = 0xff;  // every byte of memory that nobody has written: a NaN of any width
 constexpr std::size_t kMaxSharedBytes = 227 << 10;  // what a block may have on sm_90
-constexpr int kNamedBarriers = 16;
 
 struct Copy {  // one cp.async
   void* to;
@@ -56,11 +55,6 @@ struct Warp {
   const char* meets_at = nullptr;
   int size = 0, arrived = 0;
   void* slots[kWarpSize];
-};
-
-struct NamedBarrier {
-  unsigned wanted = 0;
-  std::vector<unsigned> waiting;
 };
 
 class Block {
@@ -132,18 +126,11 @@ class Block {
   }
 
   // __syncthreads. All threads of the block must come: those that have left are missed.
-  void barrier() { named_barrier(0, static_cast<unsigned>(threads_.size()), "__syncthreads"); }
-
-  void named_barrier(int id, unsigned count, const char* what = "a named barrier") {
-    NamedBarrier& at = barriers_[id];
-    if (!at.waiting.empty() && at.wanted != count)
-      fail(std::string(what) + ": threads disagree on how many they are");
-    at.wanted = count;
-    at.waiting.push_back(running_->index);
-    if (at.waiting.size() < count) return wait(what);
-    for (const unsigned t : at.waiting)
-      if (t != running_->index) make_ready(t);
-    at.waiting.clear();
+  void barrier() {
+    if (++num_at_barrier_ < threads_.size()) return wait("__syncthreads");
+    num_at_barrier_ = 0;
+    for (const Thread& thread : threads_)
+      if (&thread != running_) make_ready(thread.index);
     if (seeded_) give_way();
   }
 
@@ -164,8 +151,7 @@ class Block {
     ready_.clear();
     next_ready_ = 0;
     error_.clear();
-    num_left_ = 0;
-    for (NamedBarrier& at : barriers_) at.waiting.clear();
+    num_left_ = num_at_barrier_ = 0;
     int without_warp = static_cast<int>(threads_.size());
     for (Warp& warp : warps_) {
       warp.arrived = 0;
@@ -252,12 +238,11 @@ class Block {
   std::size_t shared_bytes_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
-  NamedBarrier barriers_[kNamedBarriers];
   bool seeded_;
   std::mt19937_64 random_;
   std::vector<unsigned> ready_;
   std::size_t next_ready_ = 0;
-  std::size_t num_left_ = 0;
+  std::size_t num_left_ = 0, num_at_barrier_ = 0;
   unsigned char* shared_ = nullptr;
   Thread* running_ = nullptr;
   Fiber host_;
