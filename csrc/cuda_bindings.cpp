@@ -170,6 +170,11 @@ void bind_memory(py::module_& cuda) {
     return count;
   });
   cuda.def("device_properties", &device_properties);
+  cuda.def("current_device", [] {
+    int device = 0;
+    check(cudaGetDevice(&device), "current device");
+    return device;
+  });
   cuda.def("set_device", [](int device) { check(cudaSetDevice(device), "choosing the device"); });
   cuda.def("memory_info", [](int device) {
     OnDevice on(device);

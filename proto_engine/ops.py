@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .array_kinds import is_cupy, tensor_of_cupy
 from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
 from .backends import choose
-from .backends.base import Backend, Pool, conditioning_shift, usable
+from .backends.base import Backend, Pool, usable
 
 _ROWS_NAMED = 5
 
@@ -28,12 +27,8 @@ class Resolved:
     kind: ArrayKind
 
     def native(self, rows: Any) -> Any:
-        """Rows in the array type of the backend, float64 rows scaled so that squares stay finite."""
-        if self.backend.wants_tensors:
-            from .backends.torch import condition, to_tensor
-
-            return condition(to_tensor(tensor_of_cupy(rows) if is_cupy(rows) else rows))
-        return condition_numpy(to_numpy(rows))
+        """Rows as the backend wants them."""
+        return self.backend.native(rows)
 
 
 def resolve(features: Any, backend: str) -> Resolved:
@@ -48,29 +43,12 @@ def resolve(features: Any, backend: str) -> Resolved:
     """
     kind = kind_of(features)
     chosen = choose(backend, on_cpu=kind.on_cpu)
-    if not kind.on_cpu and not chosen.wants_tensors:
+    if not kind.on_cpu and not chosen.takes_device_arrays:
         raise ValueError(
             f"backend: wanted one that computes on {kind}, where the features are, got {chosen.name!r}; "
             f"pass {kind.to_host} or another backend"
         )
     return Resolved(chosen, kind)
-
-
-def condition_numpy(rows: np.ndarray) -> np.ndarray:
-    """Scale float64 rows of extreme size by powers of two (exact): their squares would over- or underflow.
-
-    Directions, and so all similarities, stay what they are. Narrower types cannot get there.
-    """
-    if rows.dtype != np.float64 or rows.size == 0:
-        return rows
-    largest = np.abs(rows).max(axis=1)  # [n]
-    shift = conditioning_shift(largest)
-    if not shift.any():
-        return rows
-    rows = rows.copy()
-    extreme = shift != 0
-    rows[extreme] = np.ldexp(rows[extreme], shift[extreme, None])
-    return rows
 
 
 def bad_rows_message(bad: np.ndarray, num_rows: int) -> str:

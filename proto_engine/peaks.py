@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends.base import Pool
+from .backends.base import Picks, Pool
 from .ops import check_fraction, density_order, eta_of, make_pool
 
 
@@ -27,17 +27,6 @@ class DensityPeaks:
     cutoff: float
     rho: Any
     eta: Any
-
-
-@dataclass(frozen=True)
-class Picks:
-    """The prototypes of one class, as positions in its pool."""
-
-    rows: np.ndarray  # [<= p] int64
-    rho: np.ndarray | None = None
-    eta: np.ndarray | None = None
-    cutoff: float = float("nan")
-    filtered: float = 0.0
 
 
 def density_peaks(

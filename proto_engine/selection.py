@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .array_kinds import take_rows
 from .arrays import as_bank, as_labels, to_numpy
-from .backends.base import usable
+from .backends.base import Picks, condition_numpy, usable
 from .bank import FeatureBank
 from .ops import (
     Resolved,
@@ -18,10 +17,9 @@ from .ops import (
     check_count,
     check_fraction,
     check_number,
-    condition_numpy,
     resolve,
 )
-from .peaks import Picks, pick_density_peaks
+from .peaks import pick_density_peaks
 from .prototypes import Prototypes
 from .sampling import class_pools
 from .selectors import pick_euclidean, pick_kmeans
@@ -122,20 +120,26 @@ def select_prototypes(
     pools = class_pools(given, num_classes, m, seed, good, allowed)
 
     result = _Result(num_classes, p, dim)
-    for c, rows in enumerate(pools):
-        if len(rows) == 0:
-            continue
-        may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
-        whole = len(rows) == num_samples and bank.array is not None  # a bank of one class: no copy
-        stored = bank.array if whole else bank.rows(rows)
-        if method == "density-peaks":
-            pool = resolved.backend.pool(resolved.native(stored), squares[rows])
-            picks = pick_density_peaks(pool, p, quantile, eta_max, may_pick)
-        elif method == "kmeans++":
-            picks = Picks(pick_kmeans(_unit_double(stored), p, may_pick, seed=seed + c))
-        else:
-            picks = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), p, may_pick))
-        result.put(c, rows, stored, picks)
+    present = [c for c, rows in enumerate(pools) if len(rows)]
+    together: list[Picks | None] = [None] * len(present)
+    if method == "density-peaks":
+        drawn = [pools[c] for c in present]
+        together = resolved.backend.pick_classes(bank, squares, drawn, p, quantile, eta_max, allowed)
+    for c, picks in zip(present, together, strict=True):
+        rows = pools[c]
+        if picks is None:
+            may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
+            whole = len(rows) == num_samples and bank.array is not None  # a bank of one class: no copy
+            stored = bank.array if whole else bank.rows(rows)
+            if method == "density-peaks":
+                pool = resolved.backend.pool(resolved.native(stored), squares[rows])
+                picks = pick_density_peaks(pool, p, quantile, eta_max, may_pick)
+            elif method == "kmeans++":
+                picks = Picks(pick_kmeans(_unit_double(stored), p, may_pick, seed=seed + c))
+            else:
+                picks = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), p, may_pick))
+        result.put(c, rows, picks)
+    result.fill_vectors(bank)
     result.warn_filtered()
     return result.prototypes(resolved)
 
@@ -197,20 +201,28 @@ class _Result:
         self.eta = np.full((num_classes, p), np.nan)
         self.filtered = np.zeros(num_classes)
 
-    def put(self, c: int, pool_rows: np.ndarray, stored: Any, picks: Picks) -> None:
+    def put(self, c: int, pool_rows: np.ndarray, picks: Picks) -> None:
         n = len(picks.rows)
-        unit = _unit_double(take_rows(stored, picks.rows))  # [n, D]
         self.indices[c, :n] = pool_rows[picks.rows]
-        self.vectors[c, :n] = unit
-        total = np.zeros(unit.shape[1])
-        for row in unit:  # one fixed order of additions
-            total += row
-        self.folded[c] = total / n
         self.counts[c] = n
         self.cutoff[c] = picks.cutoff
         if picks.rho is not None:
             self.rho[c, :n], self.eta[c, :n] = picks.rho, picks.eta
         self.filtered[c] = picks.filtered
+
+    def fill_vectors(self, bank: FeatureBank) -> None:
+        """Unit vectors of all picks, and their means; the rows are fetched from the bank at once."""
+        chosen = self.indices >= 0  # [C, p]
+        if not chosen.any():
+            return
+        unit = _unit_double(bank.rows(self.indices[chosen]))  # [sum of counts, D]
+        self.vectors[chosen] = unit
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        for c in np.flatnonzero(self.counts):
+            total = np.zeros(unit.shape[1])
+            for row in unit[starts[c] : starts[c + 1]]:  # one fixed order of additions
+                total += row
+            self.folded[c] = total / self.counts[c]
 
     def warn_filtered(self) -> None:
         much = np.flatnonzero(self.filtered > _WARN_FILTERED)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ..array_kinds import to_numpy
 
 
 def error_bound(dim: int) -> float:
@@ -63,11 +67,43 @@ class Pool(ABC):
         """The whole matrix S.   [m, m]"""
 
 
+@dataclass(frozen=True)
+class Picks:
+    """The prototypes of one class, as positions in its pool."""
+
+    rows: np.ndarray  # [<= p] int64
+    rho: np.ndarray | None = None
+    eta: np.ndarray | None = None
+    cutoff: float = float("nan")
+    filtered: float = 0.0
+
+
 class Backend(ABC):
-    """One way to compute. Rows come as the arrays that the backend `accepts`: numpy, or torch tensors."""
+    """One way to compute. Rows come as `native` made them of the caller's array."""
 
     name: str
-    wants_tensors = False
+    takes_device_arrays = False  # features that are on a GPU
+
+    def native(self, rows: Any) -> Any:
+        """An array of any kind as the backend wants it; float64 rows scaled so that squares stay finite.   [n, D]"""
+        return condition_numpy(to_numpy(rows))
+
+    def pick_classes(
+        self,
+        bank: Any,
+        squares: np.ndarray,
+        pools: Sequence[np.ndarray],
+        p: int,
+        quantile: float,
+        eta_max: float,
+        may_pick: np.ndarray | None,
+    ) -> list[Picks | None]:
+        """The published rule for the pools of all classes together; None for a class that is left to `pool`.
+
+        ``bank`` is a FeatureBank [N, D] and ``squares`` [N] are the squares of its rows, ``pools`` are row
+        numbers, none empty, ``may_pick`` [N] bool says which may be picked (None: all).
+        """
+        return [None] * len(pools)
 
     @abstractmethod
     def squared_norms(self, rows: Any) -> np.ndarray:
@@ -102,6 +138,23 @@ def conditioning_shift(largest: np.ndarray) -> np.ndarray:
     _, exponent = np.frexp(largest)
     extreme = np.isfinite(largest) & (largest > 0) & (np.abs(exponent) > _SAFE_EXPONENT)
     return np.where(extreme, -exponent, 0)
+
+
+def condition_numpy(rows: np.ndarray) -> np.ndarray:
+    """Scale float64 rows of extreme size by powers of two (exact): their squares would over- or underflow.
+
+    Directions, and so all similarities, stay what they are. Narrower types cannot get there.
+    """
+    if rows.dtype != np.float64 or rows.size == 0:
+        return rows
+    largest = np.abs(rows).max(axis=1)  # [n]
+    shift = conditioning_shift(largest)
+    if not shift.any():
+        return rows
+    rows = rows.copy()
+    extreme = shift != 0
+    rows[extreme] = np.ldexp(rows[extreme], shift[extreme, None])
+    return rows
 
 
 def usable(squares: np.ndarray) -> np.ndarray:

@@ -8,10 +8,12 @@ pinned order of additions, a bounded number of pairs at a time. On the CPU the t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
+from ..array_kinds import is_cupy, tensor_of_cupy
 from .base import Backend, Pool, error_bound
 from .exact import ExactPool, Inside, float32_outwards
 from .torch_rows import (
@@ -175,10 +177,13 @@ class TorchBackend(Backend):
     """torch tensors in; ``tile`` is for tests, results do not depend on it."""
 
     name = "torch"
-    wants_tensors = True
+    takes_device_arrays = True
 
     def __init__(self, tile: int | None = None) -> None:
         self._tile = tile
+
+    def native(self, rows: Any) -> torch.Tensor:
+        return condition(to_tensor(tensor_of_cupy(rows) if is_cupy(rows) else rows))
 
     def squared_norms(self, rows: torch.Tensor) -> np.ndarray:
         with plain(rows):

@@ -1,0 +1,168 @@
+"""What the backends that compute on a GPU share: rows in, pools, and the picks of all classes at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..array_kinds import contiguous_rows, is_cupy, is_tensor, to_numpy
+from ..device_arrays import device_array, is_device_array
+from .base import Backend, Picks, Pool, condition_numpy, conditioning_shift
+from .device import OK, DeviceOutput, Gpu, downloaded, uploaded
+from .device_density import ClassBatch, undecided
+from .device_pool import DevicePool
+from .device_rows import DeviceRows, ReadyRows, make_ready
+
+_BATCH_BYTES = 2**30  # of rows that are gathered at once
+
+
+class DeviceBackend(Backend):
+    """A backend over a `Gpu`; ``loop`` names one of its tile loops, by default the fastest that may be used."""
+
+    takes_device_arrays = True
+
+    def __init__(self, loop: str | None = None) -> None:
+        self._loop = loop
+
+    @abstractmethod
+    def gpu(self, device: int, stream: int) -> Gpu:
+        """The device of that number, with work in the order of that stream."""
+
+    @abstractmethod
+    def _available_loops(self, device: int) -> list[str]:
+        """Tile loops that can run there, the slowest first."""
+
+    def loop(self, device: int) -> str:
+        """The tile loop that is used there.
+
+        Raises
+        ------
+        BackendUnavailable
+            It was named and cannot run there, or it gave a wrong answer there.
+        """
+        from .self_check import choose_loop  # it runs the backend itself
+
+        return choose_loop(self, device, self._loop, self._available_loops(device))
+
+    def native(self, rows: Any) -> DeviceRows:
+        if isinstance(rows, DeviceRows):
+            return rows
+        if not is_device_array(rows):
+            return self._copied(condition_numpy(to_numpy(rows)))
+        found = device_array(rows)
+        if found.strides[1] != 1 or found.strides[0] < found.shape[1]:
+            rows = contiguous_rows(rows, 0, len(rows))
+            found = device_array(rows)
+        if found.dtype == np.float64 and conditioning_shift(_largest(rows)).any():
+            return self._copied(condition_numpy(to_numpy(rows)), found.device, found.stream)
+        gpu = self.gpu(found.device, found.stream)
+        return DeviceRows(gpu, found.pointer, *found.shape, found.strides[0], found.dtype, found.owner)
+
+    def _copied(self, rows: np.ndarray, device: int = 0, stream: int = 0) -> DeviceRows:
+        gpu = self.gpu(device, stream)
+        with gpu.current():
+            memory = uploaded(gpu, rows)
+        return DeviceRows(gpu, memory.pointer, *rows.shape, rows.shape[1], rows.dtype, memory)
+
+    def squared_norms(self, rows: DeviceRows) -> np.ndarray:
+        gpu = rows.gpu
+        with gpu.current():
+            squares = gpu.empty(8 * rows.count)
+            gpu.launch("squares", rows.stored(), squares.pointer)
+            return downloaded(gpu, squares.pointer, rows.count, np.float64)
+
+    def normalize(self, rows: DeviceRows, squares: np.ndarray) -> DeviceOutput:
+        gpu = rows.gpu
+        with gpu.current():
+            on_device = uploaded(gpu, squares)
+            unit = gpu.empty(4 * rows.count * rows.dim)
+            gpu.launch("unit", rows.stored(on_device.pointer), unit.pointer)
+            return DeviceOutput(gpu, unit, rows.shape, np.float32)
+
+    def pool(self, rows: DeviceRows, squares: np.ndarray) -> Pool:
+        with rows.gpu.current():
+            return DevicePool(make_ready(rows, squares, self.loop(rows.gpu.device)))
+
+    def pick_classes(
+        self,
+        bank: Any,
+        squares: np.ndarray,
+        pools: Sequence[np.ndarray],
+        p: int,
+        quantile: float,
+        eta_max: float,
+        may_pick: np.ndarray | None,
+    ) -> list[Picks | None]:
+        found: list[Picks | None] = []
+        for batch in _batches(pools, bank.shape[1] * bank.dtype.itemsize):
+            index = batch[0] if len(batch) == 1 else np.concatenate(batch)
+            rows = self._gathered(bank, index)
+            with rows.gpu.current():
+                ready = make_ready(rows, squares[index], self.loop(rows.gpu.device))
+                allowed = None if may_pick is None else may_pick[index]
+                found += _pick(ready, [len(pool) for pool in batch], p, quantile, eta_max, allowed)
+        return found
+
+    def _gathered(self, bank: Any, index: np.ndarray) -> DeviceRows:
+        """Rows of the bank, on the device, in that order."""
+        if not is_device_array(bank.array):
+            return self.native(bank.rows(index))
+        rows = self.native(bank.array)
+        if len(index) == rows.count and bool((index == np.arange(rows.count)).all()):
+            return rows
+        with rows.gpu.current():
+            return rows.gathered(index)
+
+
+def _batches(pools: Sequence[np.ndarray], bytes_a_row: int) -> list[list[np.ndarray]]:
+    """Pools in groups whose rows are gathered together."""
+    batches: list[list[np.ndarray]] = []
+    room = 0
+    for pool in pools:
+        if not batches or len(pool) > room:
+            batches.append([])
+            room = _BATCH_BYTES // bytes_a_row
+        batches[-1].append(pool)
+        room -= len(pool)
+    return batches
+
+
+def _pick(
+    ready: ReadyRows, sizes: list[int], p: int, quantile: float, eta_max: float, may_pick: np.ndarray | None
+) -> list[Picks | None]:
+    """Picks of classes whose rows lie one after another; None for those that the quick way leaves open."""
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    result: list[Picks | None] = [None] * len(sizes)
+
+    def attempt(classes: np.ndarray, *, careful: bool) -> np.ndarray:
+        first, last = int(offsets[classes[0]]), int(offsets[classes[-1] + 1])
+        batch = ClassBatch(ready.part(first, last), offsets[classes[0] : classes[-1] + 2] - first)
+        batch.close_in(quantile, careful=careful)
+        picks = batch.picks(p, eta_max, None if may_pick is None else may_pick[first:last])
+        for k, c in enumerate(classes):
+            if picks.status[k] == OK:
+                n = picks.count[k]
+                result[c] = Picks(
+                    picks.row[k, :n].astype(np.int64),
+                    picks.rho[k, :n].astype(np.int64),
+                    picks.eta[k, :n].copy(),
+                    float(picks.cutoff[k]),
+                    int(picks.rejected[k]) / sizes[c],
+                )
+        return classes[undecided(picks.status)]
+
+    for c in attempt(np.arange(len(sizes)), careful=False):
+        attempt(np.array([c]), careful=True)
+    return result
+
+
+def _largest(rows: Any) -> np.ndarray:
+    """The greatest magnitude of each row of a device matrix.   [n] float64"""
+    if is_tensor(rows):
+        return rows.abs().amax(dim=1).cpu().numpy()
+    assert is_cupy(rows)
+    with rows.device:
+        return abs(rows).max(axis=1).get()
