@@ -1,7 +1,8 @@
 """Corrected labels of a memory-mapped feature bank, against the bare product on the same file.
 
-    python benchmarks/bench_score.py              # the rows of the README; writes 2 GB to --dir meanwhile
-    python benchmarks/bench_score.py --quick      # seconds; prints, keeps nothing
+    python benchmarks/bench_score.py                  # rows of the host; writes 2 GB to --dir meanwhile
+    python benchmarks/bench_score.py --device cuda    # rows of a GPU, see score_on_gpu.py
+    python benchmarks/bench_score.py --quick          # seconds; prints, keeps nothing
 
 Every call starts from the file's name, opens it and maps it anew, so that all variants pay for the same
 page faults; the file's pages are in the page cache for all of them. The rooflines walk over it in the
@@ -13,30 +14,25 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from checks import ScoreTruth, require
-from harness import Bench, Case, Variant, main
-from inputs import class_means, relu_rows
+import score_on_gpu
+from checks import require
+from command import main
+from engines import Engine, host_engines
+from harness import Bench, Case, Side, Variant, Work
+from inputs import class_means, itemsize, relu_rows
 from machine import num_processors
 
 import proto_engine as pe
 from proto_engine.backends import error_bound
 from proto_engine.bank import DEFAULT_CHUNK_BYTES
 
-CASES: list[Case] = [
-    {"num_samples": n, "dim": dim, "num_classes": c}
-    for n, dim, c in [
-        (1_000_000, 512, 100),
-        (250_000, 512, 10),
-        (250_000, 512, 14),
-        (250_000, 512, 1000),
-        (500_000, 256, 100),
-        (125_000, 2048, 100),
-    ]
-]
-QUICK: list[Case] = [{"num_samples": 3000, "dim": 32, "num_classes": 10}]
+if TYPE_CHECKING:
+    from places import Place
+
+SIZES = score_on_gpu.SIZES
 CORRECT, PRODUCT, COPY = "correct_labels", "chunk @ folded.T", "copy"
 _TINY = 1000
 _ROWS_PER_WRITE = 16384
@@ -47,7 +43,7 @@ _FEATURES, _LABELS, _PROTOTYPES = "features.npy", "labels.npy", "prototypes.safe
 class Inputs:
     """The file's name, the labels and the prototypes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, case: Case, folder: Path, place: Place) -> None:
         self.path = folder / _FEATURES
         self.labels = np.load(folder / _LABELS)
         self.prototypes = pe.Prototypes.load(folder / _PROTOTYPES)
@@ -76,15 +72,22 @@ def prepare(case: Case, folder: Path) -> None:
     prototypes.save(folder / _PROTOTYPES)
 
 
-def correct(inputs: Inputs, backend: str) -> pe.Corrections:
+def correct(engine: Engine, inputs: Inputs) -> pe.Corrections:
     bank = pe.FeatureBank.open(inputs.path)
-    return pe.correct_labels(bank, inputs.labels, inputs.prototypes, backend=backend)
+    return engine.call(pe.correct_labels, bank, inputs.labels, inputs.prototypes)
 
 
-def plain_torch(inputs: Inputs) -> Any:
-    import baselines
+def plain_torch(inputs: Inputs) -> pe.Corrections:
+    from baselines_score import torch_score
 
-    found = baselines.torch_score(inputs.open(), inputs.labels, inputs.prototypes.folded)
+    found = torch_score(inputs.open(), inputs.labels, inputs.prototypes.folded)
+    return pe.Corrections(given=inputs.labels, **found)
+
+
+def plain_numpy(inputs: Inputs) -> pe.Corrections:
+    from baselines_score import array_score
+
+    found = array_score(np, inputs.open(), inputs.labels, inputs.prototypes.folded)
     return pe.Corrections(given=inputs.labels, **found)
 
 
@@ -121,7 +124,7 @@ def copy(inputs: Inputs) -> np.ndarray:
     return out[: len(chunk)]
 
 
-def variants(case: Case) -> list[Variant]:
+def variants(case: Case, place: Place) -> list[Variant]:
     """What runs on a host; backends that are not available here are left out.
 
     So is "torch", which is there for GPUs: its float64 look-ups take a hundred times as long on a host.
@@ -132,15 +135,17 @@ def variants(case: Case) -> list[Variant]:
         Variant("numpy.matmul", PRODUCT, "roofline", threads, multiply_numpy),
         Variant("numpy.copyto", COPY, "roofline", 1, copy),
     ]
-    for name in ("cpu", "faiss", "numba"):
-        if pe.backends()[name] is None:
-            found.append(_ours(name, threads))
+    for engine in host_engines(("cpu", "faiss", "numba")):
+        found.append(Variant(engine.name, CORRECT, "ours", threads, lambda inputs, e=engine: correct(e, inputs)))
     found.append(Variant("torch chunked", CORRECT, "baseline", threads, plain_torch))
+    found.append(Variant("numpy chunked", CORRECT, "baseline", threads, plain_numpy))
     return found
 
 
 def checker(case: Case, inputs: Inputs) -> Any:
     """Against float64: labels, scores and margins of all rows; for the rooflines the last chunk."""
+    from truth import ScoreTruth
+
     features, step = _chunked(inputs)
     truth = ScoreTruth(features, inputs.prototypes.folded)
     last = np.array(features[(len(features) - 1) // step * step :])  # [b, D]
@@ -159,14 +164,10 @@ def checker(case: Case, inputs: Inputs) -> Any:
     return check
 
 
-def work(case: Case) -> dict[str, float | None]:
-    """The product's, and the file's bytes read once; for all variants alike."""
+def work(case: Case) -> Work:
+    """The product's, and the bank's bytes read once; for all variants alike."""
     n, dim = case["num_samples"], case["dim"]
-    return {"flops": 2.0 * n * dim * case["num_classes"], "bytes": 4.0 * n * dim}
-
-
-def _ours(backend: str, threads: int) -> Variant:
-    return Variant(backend, CORRECT, "ours", threads, lambda inputs: correct(inputs, backend))
+    return {"flops": 2.0 * n * dim * case["num_classes"], "bytes": 1.0 * itemsize(case) * n * dim}
 
 
 def _chunked(inputs: Inputs) -> tuple[np.ndarray, int]:
@@ -182,17 +183,33 @@ def _check_product(chunk: np.ndarray, folded: np.ndarray, product: np.ndarray) -
     require(off.max() <= error_bound(chunk.shape[1]), f"a product is off by {off.max():.3g}")
 
 
+def cases(*sizes: tuple[int, int, int]) -> list[Case]:
+    return [dict(zip(SIZES, size, strict=True)) for size in sizes]
+
+
 BENCH = Bench(
     name="bench_score",
     script=Path(__file__).resolve(),
-    sizes=("num_samples", "dim", "num_classes"),
-    prepare=prepare,
-    inputs=lambda case, folder: Inputs(folder),
-    tiny=lambda case: {**case, "num_samples": max(_TINY, 2 * case["num_classes"])},
-    variants=variants,
-    checker=checker,
+    sizes=SIZES,
     work=work,
+    host=Side(
+        cases=cases(
+            (1_000_000, 512, 100),
+            (250_000, 512, 10),
+            (250_000, 512, 14),
+            (250_000, 512, 1000),
+            (500_000, 256, 100),
+            (125_000, 2048, 100),
+        ),
+        quick=cases((3000, 32, 10)),
+        inputs=Inputs,
+        variants=variants,
+        checker=checker,
+        prepare=prepare,
+        tiny=lambda case: {**case, "num_samples": max(_TINY, 2 * case["num_classes"])},
+    ),
+    gpu=score_on_gpu.SIDE,
 )
 
 if __name__ == "__main__":
-    sys.exit(main(BENCH, CASES, QUICK, sys.argv[1:]))
+    sys.exit(main(BENCH, sys.argv[1:]))

@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import append_rows, read_rows
 from machine import provenance
 from proto_trainer import NoiseSpec, make_config, train
+from rows import append_rows, read_rows
 
 RESULTS = Path(__file__).parent / "results" / "fashion_mnist.jsonl"
 METHODS = ("ce", "smp")

@@ -19,7 +19,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("proto_engine", "numpy", "scipy", "torch", "numba", "faiss-cpu", "faiss-gpu")
+PACKAGES = (
+    "proto_engine",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "triton",
+    "numba",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "pykeops",
+    "faiss-cpu",
+    "faiss-gpu",
+)
 _L3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _DEFAULT_L3_BYTES = 64 * 2**20
@@ -109,16 +122,18 @@ def peak_memory(call: Callable[[], Any]) -> tuple[int, int] | None:
     return max(0, peak - before), max(peak, peak_before)
 
 
-def provenance(arguments: Sequence[str]) -> dict[str, Any]:
-    """What every row of one run has in common: when, what code, which command, on what machine."""
+def provenance(arguments: Sequence[str], about: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What every row of one run has in common: when, what code, which command, on what device.
+
+    ``about`` says what the device is; by default the host. A copy of the tree without its history, such as
+    one that was sent to a machine with a GPU, takes the commit from ``PROTO_ENGINE_COMMIT``.
+    """
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "commit": _git("rev-parse", "--short=12", "HEAD") or os.environ.get("PROTO_ENGINE_COMMIT"),
         "dirty": bool(_git("status", "--porcelain", "--", "csrc", "proto_engine", "benchmarks/*.py")),
         "command": _command(arguments),
-        "device": device_name(),
-        "driver": None,  # of a GPU
-        "l3_bytes": l3_bytes(),
+        **(about or {"on": "cpu", "device": device_name(), "driver": None, "l3_bytes": l3_bytes()}),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": versions(),
     }

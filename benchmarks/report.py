@@ -14,13 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import gpu_plots
 import plots
-from harness import RESULTS, read_rows
+from claims import claims
+from gpu_tables import gpu_full_table, gpu_rows, gpu_summary
 from machine import ROOT
-from tables import CORRECT, SELECT, Row, density_summary, full_table, newest, pick, product_of, ratio, score_summary
+from rows import RESULTS, read_rows
+from tables import Row, density_summary, full_table, host_rows, score_summary
 from training_tables import training_summary
 
 from proto_engine import atomic_write
+
+BENCHES = tuple(f"bench_{op}" for op in ("similarity", "cutoff", "density", "eta", "score", "engine"))
 
 
 @dataclass(frozen=True)
@@ -28,29 +33,38 @@ class Section:
     """A table of one file."""
 
     file: str
-    name: str  # of the markers, and of the result file
+    name: str  # of the markers
+    sources: tuple[str, ...]  # result files
     table: Callable[[Sequence[Row]], str]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture of one result file."""
+    """A picture of the rows of one result file that ``shown`` takes."""
 
     file: str
-    name: str
+    source: str
+    shown: Callable[[Sequence[Row]], list[Row]]
     draw: Callable[[Sequence[Row], Path], None]
 
 
+def all_rows(rows: Sequence[Row]) -> str:
+    """The tables of benchmarks/README.md: the hosts, then the GPUs."""
+    return "\n\n".join(table for table in (full_table(rows), gpu_full_table(rows)) if table)
+
+
 SECTIONS = (
-    Section("README.md", "bench_density", density_summary),
-    Section("README.md", "bench_score", score_summary),
-    Section("README.md", "fashion_mnist", training_summary),
-    Section("benchmarks/README.md", "bench_density", full_table),
-    Section("benchmarks/README.md", "bench_score", full_table),
+    Section("README.md", "bench_density", ("bench_density",), density_summary),
+    Section("README.md", "bench_score", ("bench_score",), score_summary),
+    Section("README.md", "gpu", BENCHES, gpu_summary),
+    Section("README.md", "fashion_mnist", ("fashion_mnist",), training_summary),
+    *(Section("benchmarks/README.md", name, (name,), all_rows) for name in BENCHES),
 )
 PLOTS = (
-    Plot("docs/images/bench_density.png", "bench_density", plots.plot_density),
-    Plot("docs/images/bench_score.png", "bench_score", plots.plot_score),
+    Plot("docs/images/bench_density.png", "bench_density", host_rows, plots.plot_density),
+    Plot("docs/images/bench_score.png", "bench_score", host_rows, plots.plot_score),
+    Plot("docs/images/gpu_roofline.png", "bench_density", gpu_rows, gpu_plots.plot_roofline),
+    Plot("docs/images/gpu_time.png", "bench_density", gpu_rows, gpu_plots.plot_time),
 )
 
 
@@ -73,51 +87,33 @@ def update(root: Path, results: Path, *, check: bool) -> list[str]:
         What is wrong: a file that does not show the rows (with ``check``), rows without a place.
     """
     problems = []
-    rows = {name: read_rows(results / f"{name}.jsonl") for name in {part.name for part in (*SECTIONS, *PLOTS)}}
+    names = {name for section in SECTIONS for name in section.sources} | {plot.source for plot in PLOTS}
+    rows = {name: read_rows(results / f"{name}.jsonl") for name in names}
     for file in dict.fromkeys(section.file for section in SECTIONS):
         path = root / file
         old = text = path.read_text(encoding="utf-8")
         for section in (s for s in SECTIONS if s.file == file):
-            new = render(text, section.name, section.table(rows[section.name]))
+            table = section.table([row for name in section.sources for row in rows[name]])
+            new = render(text, section.name, table)
             if new is not None:
                 if check and new != text:
                     problems.append(f"{file}: the table {section.name} does not show the newest rows")
                 text = new
-            elif rows[section.name]:
+            elif table:
                 problems.append(f"{file}: no place for the rows, wanted one <!-- {section.name}:begin --> and :end")
         if text != old and not check:
             with atomic_write(path, "w") as output:
                 output.write(text)
     for plot in PLOTS:
         path = root / plot.file
-        if not rows[plot.name] or plots.shown_digest(path) == plots.digest(rows[plot.name]):
+        shown = plot.shown(rows[plot.source])
+        if not shown or plots.shown_digest(path) == plots.digest(shown):
             continue
         if check:
             problems.append(f"{plot.file}: does not show the newest rows")
         else:
-            plot.draw(rows[plot.name], path)
+            plot.draw(shown, path)
     return problems
-
-
-def claims(density: Sequence[Row], score: Sequence[Row]) -> list[str]:
-    """What the project promises of its CPU engine, and whether the newest rows bear it out."""
-    told = []
-    for device, cases in newest(density).items():
-        for case in cases:
-            ours, product, dense = pick(case, "cpu", SELECT), product_of(case), pick(case, "torch dense", SELECT)
-            if case[0]["case"] == {"m": 16384, "dim": 512}:
-                told += _claim(device, "cpu / torch.mm(X, X.T, out=S)", ratio(ours, product), 0.8)
-                told += _claim(device, "cpu / torch dense", ratio(ours, dense), 0.25)
-            if case[0]["case"] == {"m": 60000, "dim": 256} and ours and ours["memory_growth_bytes"]:
-                told += _claim(device, "memory growth of cpu, MB", ours["memory_growth_bytes"] / 1e6, 250)
-    for device, cases in newest(score).items():
-        for case in cases:
-            ours, product = pick(case, "cpu", CORRECT), product_of(case)
-            if case[0]["case"] == {"num_samples": 1_000_000, "dim": 512, "num_classes": 100}:
-                told += _claim(device, "cpu / bare chunked product", ratio(ours, product), 1.3)
-                if ours and ours["memory_peak_bytes"]:
-                    told += _claim(device, "peak memory of the process, MB", ours["memory_peak_bytes"] / 1e6, 1000)
-    return told
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -126,18 +122,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where README and rows disagree")
     options = parser.parse_args(arguments)
     problems = update(ROOT, RESULTS, check=options.check)
-    for line in claims(read_rows(RESULTS / "bench_density.jsonl"), read_rows(RESULTS / "bench_score.jsonl")):
+    for line in claims({name: read_rows(RESULTS / f"{name}.jsonl") for name in BENCHES}):
         print(line)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
-
-
-def _claim(device: str, what: str, value: float | None, at_most: float) -> list[str]:
-    if value is None:
-        return []
-    verdict = "holds" if value <= at_most else "DOES NOT HOLD"
-    return [f"{verdict}: {what} at most {at_most:g}, measured {value:.3g} ({device})"]
 
 
 if __name__ == "__main__":

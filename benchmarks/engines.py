@@ -1,0 +1,158 @@
+"""Our backends as a benchmark runs them: by the public functions, each with rows in the array type it takes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import proto_engine as pe
+from proto_engine import ops
+
+HOST = ("cpu", "numba")
+GPU = ("cuda", "cupy", "numba-cuda", "torch")
+LOOPS = ("simt", "mma", "wgmma")  # tile loops of "cuda"
+# Rows of a class beyond which a backend would keep all others waiting: "numba-cuda" is there to be read, and
+# "torch" looks up what float32 leaves open through gathers.
+MOST_ROWS = {"numba-cuda": 8192, "torch": 32768}
+
+
+def _as_is(rows: Any) -> Any:
+    return rows
+
+
+def _to_torch(rows: Any) -> Any:
+    """A NumPy array as a tensor over the same memory."""
+    import torch
+
+    return torch.from_numpy(rows)
+
+
+def _to_cupy(rows: Any) -> Any:
+    """A tensor as a CuPy array over the same memory."""
+    import cupy
+
+    return cupy.from_dlpack(rows)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend, or one of its tile loops.
+
+    Attributes
+    ----------
+    name : str
+        Of the variant: "cuda", "cuda mma".
+    backend : str
+        For the public functions.
+    give : callable
+        Rows as a tensor to rows as the backend takes them.
+    instance : Backend, optional
+        Stands in for the backend of that name.
+    """
+
+    name: str
+    backend: str
+    give: Callable[[Any], Any] = _as_is
+    instance: Any = None
+
+    @property
+    def meter(self) -> str:
+        """How its GPU memory is measured."""
+        return "free memory" if self.backend in ("numba-cuda", "faiss") else "allocators"
+
+    def call(self, function: Callable[..., Any], rows: Any, *more: Any, **options: Any) -> Any:
+        """A public function of rows with this backend."""
+        with standing_in(self.instance):
+            return function(self.give(rows), *more, backend=self.backend, **options)
+
+
+@contextmanager
+def standing_in(instance: Any) -> Iterator[None]:
+    """Public functions use this backend, whichever they are asked for: for those that only have a class."""
+    if instance is None:
+        yield
+        return
+    choose = ops.choose
+    ops.choose = lambda name, **_: instance
+    try:
+        yield
+    finally:
+        ops.choose = choose
+
+
+def host_engines(names: Sequence[str] = HOST) -> list[Engine]:
+    """The backends of the host that can run here."""
+    return [Engine(n, n, _to_torch if n == "torch" else _as_is) for n in names if pe.backends()[n] is None]
+
+
+def fits(engine: Engine, m: int) -> bool:
+    """Whether a class of m rows is not too much for it."""
+    return m <= MOST_ROWS.get(engine.backend, m)
+
+
+@functools.cache
+def gpu_engines(device: Any, names: tuple[str, ...] = (*GPU, "faiss")) -> tuple[Engine, ...]:
+    """The backends that take features on this device, and the tile loops; a line about each that is left out."""
+    found = []
+    for name in names:
+        engine = _probe(name, device, None)
+        if engine is not None:
+            found.append(engine)
+        if name == "cuda":
+            found += [loop for loop in (_loop(which, device) for which in LOOPS) if loop is not None]
+    return tuple(found)
+
+
+def _loop(which: str, device: Any) -> Engine | None:
+    try:
+        from proto_engine.backends.cuda import CudaBackend
+
+        instance = CudaBackend(loop=which)
+    except Exception as error:
+        _left_out(f"cuda {which}", error)
+        return None
+    return _probe("cuda", device, instance, f"cuda {which}")
+
+
+def _probe(backend: str, device: Any, instance: Any, name: str | None = None) -> Engine | None:
+    """The engine with the first of the array types that its backend takes, tried on a few rows."""
+    import torch
+
+    name = name or backend
+    why_not = pe.backends().get(backend, "no backend has that name")
+    if why_not is not None:
+        _left_out(name, why_not)
+        return None
+    rows = torch.arange(1.0, 65.0, device=device).view(8, 8)
+    ways: list[Callable[[Any], Any]] = [_as_is]
+    if rows.is_cuda:
+        ways = [_to_cupy, *ways] if backend == "cupy" else [*ways, _to_cupy]
+    first: Exception | None = None
+    for give in ways:
+        engine = Engine(name, backend, give, instance)
+        try:
+            engine.call(ops.normalize, rows)
+        except Exception as error:
+            first = first or error
+            continue
+        return engine
+    _left_out(name, first)
+    return None
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A tensor, a CuPy array or a NumPy array as NumPy."""
+    if hasattr(array, "detach"):
+        return np.asarray(array.detach().cpu())
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
+def _left_out(name: str, why: Any) -> None:
+    text = str(why).strip().splitlines()
+    print(f"{name} left out: {text[0] if text else type(why).__name__}", file=sys.stderr, flush=True)

@@ -1,0 +1,214 @@
+"""The GPU's side of bench_score: a bank on the device, and one in pinned host memory."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from baselines_score import array_score, faiss_score, torch_score
+from checks import require
+from engines import Engine, gpu_engines, to_host
+from harness import Case, Side, Variant
+from inputs import itemsize, relu_bank
+
+import proto_engine as pe
+from proto_engine.arrays import to_numpy
+from proto_engine.backends import error_bound
+
+if TYPE_CHECKING:
+    from places import Place
+
+SIZES = ("num_samples", "dim", "num_classes")
+CORRECT, FROM_HOST = "correct_labels", "correct_labels, pinned bank"
+PRODUCT, COPY, TO_DEVICE = "bank @ folded.T", "copy", "copy to the device"
+_NOISE = 0.4  # share of labels drawn at random
+_PROTOTYPE_ROWS = 20  # a class, that prototypes are picked from: only their number matters
+_MOST_PINNED = 16 * 2**30
+_CHECKED_ROWS = 4096
+
+
+class Inputs:
+    """The bank on the device, the same in pinned memory, labels, prototypes, and room for the rooflines."""
+
+    def __init__(self, case: Case, folder: Path, place: Place) -> None:
+        n, classes = case["num_samples"], case["num_classes"]
+        rng = np.random.default_rng(0)
+        truth = np.arange(n) % classes  # every class has rows, whatever the size
+        self.bank = relu_bank(truth, case["dim"], case["dtype"], place.device)  # [N, D]
+        self.labels = np.where(rng.random(n) < _NOISE, rng.integers(0, classes, n), truth)
+        first = min(n, _PROTOTYPE_ROWS * classes)
+        self.prototypes = pe.select_prototypes(to_numpy(self.bank[:first]), truth[:first], num_classes=classes)
+
+    @cached_property
+    def pinned(self) -> Any:
+        return self.bank.cpu().pin_memory() if self.bank.is_cuda else self.bank.clone()
+
+    @cached_property
+    def weights(self) -> Any:
+        """The folded prototypes in the dtype of the bank.   [D, C]"""
+        return _tensor(self.prototypes.folded).to(self.bank).T.contiguous()
+
+    @cached_property
+    def out(self) -> Any:
+        return self.bank.new_empty((len(self.bank), self.weights.shape[1]))
+
+    @cached_property
+    def copy(self) -> Any:
+        return self.bank.new_empty(self.bank.shape)
+
+
+def variants(case: Case, place: Place) -> list[Variant]:
+    n, dim, size = case["num_samples"], case["dim"], itemsize(case)
+    bank = size * n * dim
+    once, twice = {"flops": None, "bytes": float(bank)}, {"flops": None, "bytes": 2.0 * bank}
+    roofline = partial(Variant, role="roofline", threads=1)
+    found = [
+        roofline("torch.mm", PRODUCT, call=multiply),
+        roofline("torch copy", COPY, call=copy, needs_bytes=bank, work=twice),
+    ]
+    engines = [e for e in gpu_engines(place.device) if e.instance is None]  # tile loops have no part in scores
+    found += [_ours(engine, CORRECT, "bank") for engine in engines]
+    found.append(Variant("torch chunked", CORRECT, "baseline", 1, plain_torch))
+    if importlib.util.find_spec("cupy"):
+        found.append(Variant("cupy chunked", CORRECT, "baseline", 1, plain_cupy))
+    if place.device.type == "cuda" and _faiss_gpus():
+        found.append(Variant("faiss index", CORRECT, "baseline", 1, plain_faiss, meter="free memory"))
+    if bank <= _MOST_PINNED:
+        found.append(roofline("torch copy", TO_DEVICE, call=copy_to_device, needs_bytes=bank, work=once))
+        found += [_ours(e, FROM_HOST, "pinned") for e in engines if e.backend == "cuda"]
+        found.append(Variant("torch chunked", FROM_HOST, "baseline", 1, plain_torch_pinned, ends_on_host=True))
+    return found
+
+
+def correct(engine: Engine, bank: str, inputs: Inputs) -> pe.Corrections:
+    return engine.call(pe.correct_labels, getattr(inputs, bank), inputs.labels, inputs.prototypes)
+
+
+def multiply(inputs: Inputs) -> Any:
+    import torch
+
+    return torch.mm(inputs.bank, inputs.weights, out=inputs.out)
+
+
+def copy(inputs: Inputs) -> Any:
+    return inputs.copy.copy_(inputs.bank)
+
+
+def copy_to_device(inputs: Inputs) -> Any:
+    return inputs.copy.copy_(inputs.pinned, non_blocking=True)
+
+
+def plain_torch(inputs: Inputs) -> pe.Corrections:
+    return _corrections(inputs, torch_score(inputs.bank, inputs.labels, _folded(inputs), inputs.bank.device))
+
+
+def plain_torch_pinned(inputs: Inputs) -> pe.Corrections:
+    found = torch_score(inputs.pinned, inputs.labels, _folded(inputs), inputs.bank.device)
+    return _corrections(inputs, {name: to_host(array) for name, array in found.items()})
+
+
+def plain_cupy(inputs: Inputs) -> pe.Corrections:
+    import cupy
+
+    bfloat16 = str(inputs.bank.dtype) == "torch.bfloat16"  # CuPy has no such numbers of its own
+    bank = cupy.from_dlpack(inputs.bank.float() if bfloat16 else inputs.bank)
+    return _corrections(inputs, array_score(cupy, bank, inputs.labels, _folded(inputs)))
+
+
+def plain_faiss(inputs: Inputs) -> pe.Corrections:
+    return _corrections(inputs, faiss_score(inputs.bank, inputs.labels, _folded(inputs), _faiss_resources()))
+
+
+def checker(case: Case, inputs: Inputs) -> Callable[[Variant, Any], None]:
+    """Against float64 on the device: labels, scores and margins of all rows."""
+    from truth import ScoreTruth
+
+    truth = ScoreTruth(inputs.bank, _folded(inputs))
+
+    def check(variant: Variant, result: Any) -> None:
+        if variant.task in (COPY, TO_DEVICE):
+            require(bool((result == inputs.bank).all()), f"{variant.name}: the copy is not the bank")
+        elif variant.task == PRODUCT:
+            _check_product(inputs, result)
+        else:
+            arrays = (to_host(a) for a in (result.labels, result.score, result.margin))
+            truth.check(*arrays, exact=variant.role == "ours", name=variant.name)
+            changed = to_host(result.labels) != inputs.labels
+            require(np.array_equal(to_host(result.changed), changed), f"{variant.name}: changed is not labels != given")
+
+    return check
+
+
+def _ours(engine: Engine, task: str, bank: str) -> Variant:
+    """The pinned bank is a host tensor, given as it is; its results are host data."""
+    if bank == "pinned":
+        engine = Engine(engine.name, engine.backend, instance=engine.instance)
+    call = partial(correct, engine, bank)
+    return Variant(engine.name, task, "ours", 1, call, ends_on_host=bank == "pinned", meter=engine.meter)
+
+
+def _corrections(inputs: Inputs, found: dict[str, Any]) -> pe.Corrections:
+    return pe.Corrections(given=inputs.labels, **found)
+
+
+def _folded(inputs: Inputs) -> np.ndarray:
+    return np.asarray(inputs.prototypes.folded)
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(np.asarray(array))
+
+
+@functools.cache
+def _faiss_gpus() -> bool:
+    if importlib.util.find_spec("faiss") is None:
+        return False
+    import faiss
+
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
+@functools.cache
+def _faiss_resources() -> Any:
+    import faiss
+
+    return faiss.StandardGpuResources()
+
+
+def _check_product(inputs: Inputs, product: Any) -> None:
+    import torch
+
+    rows = torch.linspace(0, len(product) - 1, min(len(product), _CHECKED_ROWS), device=product.device).long()
+    double = inputs.bank[rows].double()
+    off = (product[rows].double() - double @ inputs.weights.double()).abs().amax(dim=1)
+    off = float((off / torch.linalg.vector_norm(double, dim=1)).max())
+    room = error_bound(double.shape[1])
+    if product.dtype != torch.float32:
+        room += 4 * torch.finfo(product.dtype).eps  # rounded when it is stored
+    require(off <= room, f"a product is off by {off:.3g}, tolerance {room:.3g}")
+
+
+def _cases(*sizes: tuple[int, int, int], dtype: str) -> list[Case]:
+    return [dict(zip(SIZES, size, strict=True)) | {"dtype": dtype} for size in sizes]
+
+
+SIDE = Side(
+    cases=[
+        case
+        for dtype in ("float16", "bfloat16", "float32")
+        for case in _cases(*((10**6, dim, c) for dim in (256, 512, 1024, 2048) for c in (14, 100)), dtype=dtype)
+    ],
+    quick=[*_cases((3000, 64, 10), dtype="float16"), *_cases((2000, 40, 7), dtype="float32")],
+    gpu_check=[*_cases((10**6, 2048, 14), dtype="float16"), *_cases((10**6, 512, 100), dtype="float32")],
+    inputs=Inputs,
+    variants=variants,
+    checker=checker,
+    tiny=lambda case: case,
+)
