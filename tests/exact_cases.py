@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 
 from proto_engine.backends import backends
-from proto_engine.backends.base import Backend, Pool
+from proto_engine.backends.base import Backend, Pool, condition_numpy
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
-from proto_engine.ops import condition_numpy, eta_of
+from proto_engine.ops import eta_of
 
 SAMPLED = 400  # rows; so many pairs that the cutoff is bracketed by a sample
 TILE = 16  # so that a few dozen rows make several tiles
