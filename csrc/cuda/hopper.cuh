@@ -5,14 +5,15 @@
 
 #include "instructions.cuh"
 
-#if defined(PROTO_ENGINE_CUDA_HOST)
-#include "hopper_twin.h"
-#elif defined(__CUDACC_RTC__)
+#if defined(__CUDACC_RTC__)
 struct alignas(64) CUtensorMap {
   unsigned long long opaque[16];
 };
 #else
 #include <cuda.h>
+#endif
+#if defined(PROTO_ENGINE_CUDA_HOST)
+#include "hopper_twin.h"
 #endif
 
 // Whether this pass of the compiler may use them: the pass for sm_90a, and the host's, which only parses them.
@@ -42,10 +43,10 @@ using cuda_host::wgmma_fence;
 using cuda_host::wgmma_wait;
 
 __device__ inline void wgmma_64x128x16(Float16, float (&d)[64], uint64_t a, uint64_t b, bool accumulate) {
-  cuda_host::wgmma_64x128x16(d, a, b, accumulate, [](uint16_t bits) { return to_float(Float16{bits}); });
+  cuda_host::wgmma_64x128x16(d, a, b, accumulate, cuda_host::half_to_float);
 }
 __device__ inline void wgmma_64x128x16(BFloat16, float (&d)[64], uint64_t a, uint64_t b, bool accumulate) {
-  cuda_host::wgmma_64x128x16(d, a, b, accumulate, [](uint16_t bits) { return to_float(BFloat16{bits}); });
+  cuda_host::wgmma_64x128x16(d, a, b, accumulate, cuda_host::bfloat_to_float);
 }
 #elif PROTO_ENGINE_HOPPER
 

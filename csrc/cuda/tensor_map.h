@@ -15,7 +15,7 @@ constexpr int kBoxColumns = 64, kBoxRows = 128;
 // the next. Copies swizzle by 128 bytes and give zeros for what lies outside the matrix.
 //
 // cudaErrorInvalidValue: data or stride (in bytes) not a multiple of 16, stride < width, or a size out of range
-// (1 to 2^31 - 1 rows and columns). cudaErrorCallRequiresNewerDriver: the driver knows no such descriptions.
+// (1 to 2^31 - 1 rows and columns). cudaErrorNotSupported: the driver knows no such descriptions.
 // Other errors are those of finding the driver. Needs neither a context nor a linked driver.
 cudaError_t make_tensor_map(const void* data, int64_t rows, int64_t width, int64_t stride, CUtensorMap* map);
 

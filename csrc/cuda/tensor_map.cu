@@ -1,6 +1,6 @@
-#include "tensor_map.h"
-
 #include <cudaTypedefs.h>
+
+#include "tensor_map.h"
 
 namespace proto_engine {
 namespace {
@@ -19,7 +19,7 @@ cudaError_t find_encoder(PFN_cuTensorMapEncodeTiled_v12000* encode) {
   const cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
 #endif
   if (error != cudaSuccess) return error;
-  if (found != cudaDriverEntryPointSuccess || function == nullptr) return cudaErrorCallRequiresNewerDriver;
+  if (found != cudaDriverEntryPointSuccess || function == nullptr) return cudaErrorNotSupported;
   *encode = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   return cudaSuccess;
 }
