@@ -2,8 +2,10 @@
 #pragma once
 
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
 
 #include <cstddef>
 #include <memory>
@@ -58,13 +60,27 @@ class StackPool {
 
 // Something that runs on a stack: its own, or the one that the host came with.
 struct Fiber {
+#if defined(__x86_64__)
+  void* top = nullptr;  // of its stack, below which the registers are kept
+#else
   ucontext_t context;
+#endif
   Stack* stack = nullptr;
   // What AddressSanitizer wants to know.
   const void* bottom = nullptr;
   std::size_t bytes = 0;
   void* fake_stack = nullptr;
 };
+
+#if defined(__x86_64__)
+// Keeps what a function must preserve on the stack that is left, and goes on where the other one was left. The
+// portable way asks the system for its mask of signals each time, which takes ten times as long.
+__attribute__((naked, noinline)) inline void switch_stacks(void** /* left */, void* /* wanted */) {
+  asm("pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
+      "movq %rsp, (%rdi); movq %rsi, %rsp\n"
+      "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp; ret");
+}
+#endif
 
 // Make `fiber` begin with entry() when it is changed over to.
 inline void prepare(Fiber& fiber, Stack* stack, void (*entry)()) {
@@ -75,11 +91,19 @@ inline void prepare(Fiber& fiber, Stack* stack, void (*entry)()) {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(stack->bottom(), kStackBytes);
 #endif
+#if defined(__x86_64__)
+  void** top = reinterpret_cast<void**>(static_cast<char*>(stack->bottom()) + kStackBytes);
+  *--top = nullptr;  // where entry() would return to
+  *--top = reinterpret_cast<void*>(entry);
+  for (int k = 0; k < 6; ++k) *--top = nullptr;  // registers
+  fiber.top = top;
+#else
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = stack->bottom();
   fiber.context.uc_stack.ss_size = kStackBytes;
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, entry, 0);
+#endif
 }
 
 // To be called by `here` whenever it has been changed over to; `host` is asked for its stack the first time,
@@ -105,7 +129,11 @@ inline void change_over(Fiber& from, Fiber& to, Fiber& host, bool for_good = fal
 #else
   (void)for_good;
 #endif
+#if defined(__x86_64__)
+  switch_stacks(&from.top, to.top);
+#else
   swapcontext(&from.context, &to.context);
+#endif
   arrive(from, host);
 }
 
