@@ -1,0 +1,181 @@
+"""The kernels of the scores, their very source, run on the host and held against the reference."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import cuda_host_library
+import numpy as np
+import pytest
+from exact_cases import DTYPES, REFERENCE, assert_same_bits, class_vectors
+
+from proto_engine.backends.base import condition_numpy, error_bound
+from proto_engine.backends.device_scoring import workspace_bytes
+
+pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
+STAND_IN = Path(__file__).parent / "cuda_host"
+ALIGNED = 256
+
+
+class Scores:
+    """The launch functions of csrc/cuda/score.h by plain pointers; `seed` shuffles the threads."""
+
+    def __init__(self, folder: Path) -> None:
+        objects = []
+        for source in (cuda_host_library.NATIVE / "cuda" / "score.cu", STAND_IN / "score.cpp"):
+            target = folder / source.suffix[1:]  # their names differ in the ending only
+            target.mkdir()
+            objects.append(cuda_host_library.compile_one(source, target))
+        library = folder / "libscore.so"
+        cuda_host_library.link(objects, library)
+        self._library = ctypes.CDLL(str(library))
+        self._library.host_score_workspace_bytes.restype = ctypes.c_int64
+        self.seed = 0
+
+    def workspace_bytes(self, num_classes: int, dim: int) -> int:
+        return self._library.host_score_workspace_bytes(ctypes.c_int64(num_classes), ctypes.c_int64(dim))
+
+    def _call(self, name: str, *arguments: int | np.ndarray) -> None:
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_char_p
+        message = function(*(ctypes.c_int64(a if isinstance(a, int) else a.ctypes.data) for a in arguments))
+        if message is not None:
+            raise RuntimeError(message.decode())
+
+    def _rows_and_workspace(self, x: np.ndarray, folded: np.ndarray) -> list[int | np.ndarray]:
+        code = list(DTYPES.values()).index(x.dtype)
+        workspace = aligned(self.workspace_bytes(*folded.shape))
+        self._call("host_prepare_folded", np.ascontiguousarray(folded), *folded.shape, code, workspace)
+        return [x, *x.shape, x.strides[0] // x.itemsize, code, workspace, len(folded)]
+
+    def top2(self, x: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        label, best, second = np.full(len(x), -7), np.full(len(x), 7.0), np.full(len(x), 7.0)
+        self._call("host_score_top2", *self._rows_and_workspace(x, folded), label, best, second, self.seed)
+        return label, best, second
+
+    def score(self, x: np.ndarray, folded: np.ndarray) -> np.ndarray:
+        sigma = np.full((len(x), len(folded)), 7.0, dtype=np.float32)
+        self._call("host_score", *self._rows_and_workspace(x, folded), sigma, self.seed)
+        return sigma
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    return Scores(tmp_path_factory.mktemp("score"))
+
+
+@pytest.fixture(params=[0, 1], ids=["in order", "shuffled"])
+def scores(built: Scores, request: pytest.FixtureRequest) -> Scores:
+    built.seed = request.param
+    return built
+
+
+def aligned(num_bytes: int) -> np.ndarray:
+    """Memory as cudaMalloc gives it."""
+    memory = np.empty(num_bytes + ALIGNED, dtype=np.uint8)
+    start = -memory.ctypes.data % ALIGNED
+    return memory[start : start + num_bytes]
+
+
+def aligned_rows(x: np.ndarray) -> np.ndarray:
+    out = aligned(x.nbytes).view(x.dtype).reshape(x.shape)
+    out[...] = x
+    return out
+
+
+def problem(n: int, dim: int, num_classes: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, a third of them multiples of class vectors, some of which are equal or nearly so."""
+    rng = np.random.default_rng([n, dim, num_classes])
+    folded = class_vectors(rng, num_classes, dim)
+    x = rng.standard_normal((n, dim))
+    near = np.arange(0, n, 3)
+    x[near] = rng.choice([-2.0, 0.5, 4.0], (len(near), 1)) * folded[rng.integers(0, num_classes, len(near))]
+    return aligned_rows(x.astype(DTYPES[dtype])), folded
+
+
+def assert_right(scores: Scores, x: np.ndarray, folded: np.ndarray) -> None:
+    """The best two have the bits of the reference, sigma is within the bound."""
+    for found, wanted in zip(scores.top2(x, folded), REFERENCE.top2(x, folded), strict=True):
+        assert_same_bits(found, wanted)
+    sigma, wanted = scores.score(x, folded), REFERENCE.score(x, folded)
+    assert_same_bits(np.isnan(sigma), np.isnan(wanted))
+    assert np.all(np.isnan(wanted) | (np.abs(sigma - wanted) <= error_bound(x.shape[1])))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [1, 2, 14, 33])
+def test_top2_and_sigma_are_those_of_the_reference(scores, dtype, num_classes):
+    for dim in (8, 40, 100, 160):
+        assert_right(scores, *problem(70, dim, num_classes, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("num_classes", [3, 16, 40])
+def test_tensor_cores_multiply_longer_rows(scores, dtype, num_classes):
+    for n, dim in ((65, 256), (20, 392)):
+        assert_right(scores, *problem(n, dim, num_classes, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks_go_on_to_their_next_rows(scores, dtype):
+    assert_right(scores, *problem(64 * 7 + 5, 72, 17, dtype))  # eight times 64 rows, three blocks
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_may_lie_anywhere(scores, dtype):
+    x, folded = problem(70, 301, 5, dtype)
+    for view in (x[:, 1:], x[::2, 3:278], x[3:4], x[:, :296]):
+        assert_right(scores, view, folded[:, : view.shape[1]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_rows_without_a_direction_get_no_label_and_nan(scores, dtype):
+    x, folded = problem(40, 232, 5, dtype)
+    for at, value in enumerate((0.0, -0.0, np.nan, np.inf, -np.inf)):
+        x[7 * at] = 0.0
+        x[7 * at, 100] = value
+    label, _, second = scores.top2(x, folded)
+    assert (label[::7][:5] == -1).all() and np.isnan(second[::7][:5]).all()
+    assert_right(scores, x, folded)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes"),
+    [
+        ("float16", [6e-8, 1e-5, 6e4]),
+        ("bfloat16", [1e-38, 1e-30, 1e-10, 1e10, 1e18, 1e30]),
+        ("float32", [1e-40, 1e-30, 1e-10, 1e10, 1e18, 1e30]),
+        ("float64", [1e-300, 1e-120, 1e-40, 1e30, 1e120, 1e300]),
+    ],
+)
+def test_rows_of_extreme_size_are_exact(scores, dtype, sizes):
+    rng = np.random.default_rng(0)
+    folded = class_vectors(rng, 6, 240)
+    x = np.repeat(folded, len(sizes), axis=0) * 3 + 0.1 * rng.standard_normal((6 * len(sizes), 240))
+    x *= np.tile(sizes, 6)[:, None] / np.abs(x).max(axis=1, keepdims=True)
+    assert_right(scores, aligned_rows(condition_numpy(x.astype(DTYPES[dtype]))), folded)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [16, 70])
+def test_more_candidates_than_there_is_room_for(scores, dtype, num_classes):
+    rng = np.random.default_rng(0)
+    folded = np.repeat(class_vectors(rng, 1, 200), num_classes, axis=0)
+    folded[num_classes // 2 :] *= 1 + 1e-9 * rng.standard_normal((num_classes - num_classes // 2, 200))
+    x = aligned_rows(rng.standard_normal((10, 200)).astype(DTYPES[dtype]))
+    assert_right(scores, x, folded)
+
+
+def test_workspace_is_as_large_as_the_backend_makes_it(built):
+    for num_classes in (1, 15, 16, 17, 32, 33, 1000):
+        for dim in (1, 127, 128, 129, 2048):
+            assert built.workspace_bytes(num_classes, dim) == workspace_bytes(num_classes, dim)
+
+
+def test_no_rows_and_no_classes(built):
+    x, folded = problem(2, 8, 2, "float32")
+    assert built.top2(x[:0], folded)[0].shape == (0,)
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        built.top2(x, folded[:0])
