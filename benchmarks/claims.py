@@ -87,8 +87,9 @@ def _gpu_score(case: list[Row]) -> list[str]:
         return []
     told = []
     for what, task, copy in (
-        ("bank on the device: rate / rate of a copy", CORRECT, "copy"),
-        ("pinned bank: rate / rate of the copy to the device", _PINNED, "copy to the device"),
+        ("corrected labels, bank on the device: rate / rate of a copy", CORRECT, "copy"),
+        ("scores alone, bank on the device: rate / rate of a copy", "score_samples", "copy"),
+        ("corrected labels, pinned bank: rate / rate of the copy to the device", _PINNED, "copy to the device"),
     ):
         ours, roofline = pick(case, "cuda", task), pick(case, "torch copy", copy)
         done = ours and roofline and ours["outcome"] == roofline["outcome"] == OK

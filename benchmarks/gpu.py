@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from gpu_memory import peak_of_call
+from gpu_memory import Used, peak_of_call, release, spare, used_now
 from places import Clocks, DeviceLost, Memory, Place
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _DEFAULT_L2_BYTES = 64 * 2**20
 _DRIVER = Path("/sys/module/nvidia/version")
 _DRIVER_TOLD = Path("/proc/driver/nvidia/version")  # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15 ..."
 _MOST_CALLS = 50
-_SPARE_SHARE = 0.4  # of the card, that torch's allocator may keep for itself while others are timed
+_SPARE_SHARE = 0.4  # of the card, that allocators may hold for later while others are timed
 
 
 def unavailable() -> str | None:
@@ -66,14 +66,13 @@ class Gpu(Place):
         }
 
     def available_bytes(self) -> int | None:
-        torch.cuda.empty_cache()
+        release()
         return int(torch.cuda.mem_get_info(self.device)[0])
 
     def flush(self) -> None:
         """Write a buffer of twice the second-level cache; give back memory that others may need."""
-        spare = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        if spare > _SPARE_SHARE * self._properties.total_memory:
-            torch.cuda.empty_cache()
+        if spare() > _SPARE_SHARE * self._properties.total_memory:
+            release()
         self._buffer.add_(1)
 
     def settings(self, variant: Variant) -> AbstractContextManager[None]:
@@ -108,13 +107,17 @@ class Gpu(Place):
         gc.collect()
         try:
             torch.cuda.synchronize(self.device)
-            torch.cuda.empty_cache()
+            release()
         except Exception as error:
             raise DeviceLost(f"the GPU answers no more in this process ({str(error).splitlines()[0]})") from error
 
-    def memory_of(self, variant: Variant, inputs: Any) -> Memory:
+    def memory_mark(self) -> Used:
         gc.collect()
-        return peak_of_call(lambda: variant.call(inputs), variant.meter)
+        return used_now()
+
+    def memory_of(self, variant: Variant, inputs: Any, mark: Used) -> Memory:
+        gc.collect()
+        return peak_of_call(lambda: variant.call(inputs), variant.meter, mark)
 
 
 def driver_version() -> str | None:

@@ -6,6 +6,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,11 +34,10 @@ class DriverPool:
         """Bytes handed out now."""
         return self._get(_USED_CURRENT)
 
-    def start(self) -> int:
-        """Set the high-water mark down to the present use, and return that."""
+    def start(self) -> None:
+        """Set the high-water mark down."""
         zero = ctypes.c_uint64(0)
         self._require(self._cuda.cuMemPoolSetAttribute(self._pool, _USED_HIGH, ctypes.byref(zero)))
-        return self.used()
 
     def high(self) -> int:
         """Most bytes handed out at once since `start`."""
@@ -53,45 +53,93 @@ class DriverPool:
             raise OSError(f"CUDA's memory pool answers with error {status}")
 
 
-def peak_of_call(call: Callable[[], Any], meter: str) -> Memory:
-    """Run ``call`` once more and tell what it took.
+def release() -> None:
+    """Give back what the allocators of torch and CuPy hold for later."""
+    torch.cuda.empty_cache()
+    pool = cupy_pool()
+    if pool is not None:
+        pool.free_all_blocks()
+
+
+def spare() -> int:
+    """Bytes that those allocators hold for later."""
+    pool = cupy_pool()
+    held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return held + (pool.total_bytes() - pool.used_bytes() if pool is not None else 0)
+
+
+def cupy_pool() -> Any:
+    """CuPy's memory pool; None where CuPy is not in use."""
+    return sys.modules["cupy"].get_default_memory_pool() if "cupy" in sys.modules else None
+
+
+@dataclass(frozen=True)
+class Used:
+    """Bytes in use by torch's allocator, CUDA's default pool and CuPy's pool; None where nobody counts."""
+
+    torch: int
+    pool: int | None
+    cupy: int
+
+
+def used_now() -> Used:
+    """What is in use before a variant runs for the first time."""
+    torch.cuda.synchronize()
+    release()
+    pool = _driver_pool()
+    return Used(torch.cuda.memory_allocated(), pool.used() if pool else None, _cupy_bytes())
+
+
+def peak_of_call(call: Callable[[], Any], meter: str, before: Used) -> Memory:
+    """Run ``call`` once more and tell what it takes beyond what was in use before its first run.
 
     Parameters
     ----------
     call : callable
     meter : {"allocators", "free memory"}
         "allocators" adds the peaks of torch's allocator, of CUDA's default pool and of CuPy's pool, as
-        far as they grew. "free memory" looks at the card's free memory all the while: for libraries with
-        allocators of their own. It misses what lives shorter than one look.
+        far as they grew; what a variant keeps from one call to the next counts. "free memory" looks at
+        the card's free memory during the call: for libraries with allocators of their own. It misses
+        what lives shorter than one look.
+    before : Used
+        From `used_now`.
 
     Returns
     -------
     Memory
     """
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    if meter == "allocators":
-        try:
-            pool = DriverPool(torch.cuda.current_device())
-        except (OSError, AttributeError):  # no such library, or one that is older than its pools
-            return _watched(call)
-        return _counted(call, pool)
+    release()
+    pool = _driver_pool()
+    if meter == "allocators" and pool is not None and before.pool is not None:
+        return _counted(call, pool, before)
     return _watched(call)
 
 
-def _counted(call: Callable[[], Any], pool: DriverPool) -> Memory:
-    cupy_pool = sys.modules["cupy"].get_default_memory_pool() if "cupy" in sys.modules else None
-    if cupy_pool is not None:
-        cupy_pool.free_all_blocks()
+def _driver_pool() -> DriverPool | None:
+    try:
+        return DriverPool(torch.cuda.current_device())
+    except (OSError, AttributeError):  # no such library, or one that is older than its pools
+        return None
+
+
+def _cupy_bytes() -> int:
+    pool = cupy_pool()
+    return int(pool.total_bytes()) if pool is not None else 0
+
+
+def _counted(call: Callable[[], Any], pool: DriverPool, before: Used) -> Memory:
     torch.cuda.reset_peak_memory_stats()
-    before = [torch.cuda.memory_allocated(), pool.start(), cupy_pool.total_bytes() if cupy_pool else 0]
+    pool.start()
     result = call()
     torch.cuda.synchronize()
     # CuPy's pool only grows during a call, so that what it holds at the end is the most that it held.
-    peak = [torch.cuda.max_memory_allocated(), pool.high(), cupy_pool.total_bytes() if cupy_pool else 0]
+    peak = Used(torch.cuda.max_memory_allocated(), max(pool.high(), pool.used()), _cupy_bytes())
     del result
-    growth = sum(max(0, high - low) for high, low in zip(peak, before, strict=True))
-    return Memory(growth, sum(peak), "torch's allocator, CUDA's default pool, CuPy's pool")
+    pairs = ((peak.torch, before.torch), (peak.pool or 0, before.pool or 0), (peak.cupy, before.cupy))
+    growth = sum(max(0, high - low) for high, low in pairs)
+    total = sum(high for high, _ in pairs)
+    return Memory(growth, total, "torch's allocator, CUDA's default pool, CuPy's pool")
 
 
 def _watched(call: Callable[[], Any]) -> Memory:

@@ -77,6 +77,7 @@ SUMMARIES = (
         [
             ("copy", _copy),
             *((f"`{name}`", of(name, _CORRECT)) for name in ("cuda", "cupy", "faiss", "torch")),
+            ("`cuda`, scores only", of("cuda", "score_samples")),
             *((name, of(name, _CORRECT)) for name in ("torch chunked", "cupy chunked", "faiss index")),
             ("copy to the device", _to_device),
             ("`cuda`, pinned bank", of("cuda", _PINNED)),
@@ -88,6 +89,7 @@ SUMMARIES = (
 SHARES: dict[str, Sequence[tuple[str, Find, Find]]] = {
     "bench_score": (
         ("cuda / copy", of("cuda", _CORRECT), _copy),
+        ("scores only: cuda / copy", of("cuda", "score_samples"), _copy),
         ("pinned: cuda / copy", of("cuda", _PINNED), _to_device),
     )
 }

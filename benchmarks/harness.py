@@ -212,11 +212,12 @@ def first_call(
 ) -> None:
     """Run a variant once, check what it returns, and measure its memory; the trial notes what went wrong."""
     with _noting(trial, place):
+        mark = place.memory_mark()
         with place.settings(variant):
             result = variant.call(inputs)
         check(variant, result)
         del result
-        trial.memory = place.memory_of(variant, inputs) or trial.memory
+        trial.memory = place.memory_of(variant, inputs, mark) or trial.memory
 
 
 def time_interleaved(

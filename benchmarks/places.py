@@ -79,7 +79,11 @@ class Place(ABC):
         """By key, `Memory` or "out of memory": where it is measured before there are inputs."""
         return {}
 
-    def memory_of(self, variant: Variant, inputs: Any) -> Memory | None:
+    def memory_mark(self) -> Any:
+        """What is in use now, before a variant runs for the first time."""
+        return None
+
+    def memory_of(self, variant: Variant, inputs: Any, mark: Any) -> Memory | None:
         """Where it is measured by one more call on the inputs."""
         return None
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from places import Place
 
 SIZES = ("num_samples", "dim", "num_classes")
-CORRECT, FROM_HOST = "correct_labels", "correct_labels, pinned bank"
+CORRECT, SCORE, FROM_HOST = "correct_labels", "score_samples", "correct_labels, pinned bank"
 PRODUCT, COPY, TO_DEVICE = "bank @ folded.T", "copy", "copy to the device"
 _NOISE = 0.4  # share of labels drawn at random
 _PROTOTYPE_ROWS = 20  # a class, that prototypes are picked from: only their number matters
@@ -33,7 +33,10 @@ _CHECKED_ROWS = 4096
 
 
 class Inputs:
-    """The bank on the device, the same in pinned memory, labels, prototypes, and room for the rooflines."""
+    """The bank on the device, the same in pinned memory, prototypes, and room for the rooflines.
+
+    ``labels`` are the given labels on the host, ``given`` the same on the device, for the bank that lies there.
+    """
 
     def __init__(self, case: Case, folder: Path, place: Place) -> None:
         n, classes = case["num_samples"], case["num_classes"]
@@ -41,6 +44,7 @@ class Inputs:
         truth = np.arange(n) % classes  # every class has rows, whatever the size
         self.bank = relu_bank(truth, case["dim"], case["dtype"], place.device)  # [N, D]
         self.labels = np.where(rng.random(n) < _NOISE, rng.integers(0, classes, n), truth)
+        self.given = _tensor(self.labels).to(place.device)
         first = min(n, _PROTOTYPE_ROWS * classes)
         self.prototypes = pe.select_prototypes(to_numpy(self.bank[:first]), truth[:first], num_classes=classes)
 
@@ -72,7 +76,9 @@ def variants(case: Case, place: Place) -> list[Variant]:
         roofline("torch copy", COPY, call=copy, needs_bytes=bank, work=twice),
     ]
     engines = [e for e in gpu_engines(place.device) if e.instance is None]  # tile loops have no part in scores
-    found += [_ours(engine, CORRECT, "bank") for engine in engines]
+    for e in engines:
+        found.append(Variant(e.name, CORRECT, "ours", 1, partial(correct, e), meter=e.meter))
+        found.append(Variant(e.name, SCORE, "ours", 1, partial(score, e), meter=e.meter))
     found.append(Variant("torch chunked", CORRECT, "baseline", 1, plain_torch))
     if importlib.util.find_spec("cupy"):
         found.append(Variant("cupy chunked", CORRECT, "baseline", 1, plain_cupy))
@@ -80,13 +86,25 @@ def variants(case: Case, place: Place) -> list[Variant]:
         found.append(Variant("faiss index", CORRECT, "baseline", 1, plain_faiss, meter="free memory"))
     if bank <= _MOST_PINNED:
         found.append(roofline("torch copy", TO_DEVICE, call=copy_to_device, needs_bytes=bank, work=once))
-        found += [_ours(e, FROM_HOST, "pinned") for e in engines if e.backend == "cuda"]
+        call = partial(correct_pinned, Engine("cuda", "cuda"))
+        if any(e.name == "cuda" for e in engines):
+            found.append(Variant("cuda", FROM_HOST, "ours", 1, call, ends_on_host=True))
         found.append(Variant("torch chunked", FROM_HOST, "baseline", 1, plain_torch_pinned, ends_on_host=True))
     return found
 
 
-def correct(engine: Engine, bank: str, inputs: Inputs) -> pe.Corrections:
-    return engine.call(pe.correct_labels, getattr(inputs, bank), inputs.labels, inputs.prototypes)
+def correct(engine: Engine, inputs: Inputs) -> pe.Corrections:
+    return engine.call(pe.correct_labels, inputs.bank, inputs.given, inputs.prototypes)
+
+
+def correct_pinned(engine: Engine, inputs: Inputs) -> pe.Corrections:
+    """From host memory; the results are host data."""
+    return engine.call(pe.correct_labels, inputs.pinned, inputs.labels, inputs.prototypes)
+
+
+def score(engine: Engine, inputs: Inputs) -> Any:
+    """The scores alone.   [N, C]"""
+    return engine.call(pe.score_samples, inputs.bank, inputs.prototypes)
 
 
 def multiply(inputs: Inputs) -> Any:
@@ -104,7 +122,7 @@ def copy_to_device(inputs: Inputs) -> Any:
 
 
 def plain_torch(inputs: Inputs) -> pe.Corrections:
-    return _corrections(inputs, torch_score(inputs.bank, inputs.labels, _folded(inputs), inputs.bank.device))
+    return _corrections(inputs, torch_score(inputs.bank, inputs.given, _folded(inputs), inputs.bank.device))
 
 
 def plain_torch_pinned(inputs: Inputs) -> pe.Corrections:
@@ -117,11 +135,11 @@ def plain_cupy(inputs: Inputs) -> pe.Corrections:
 
     bfloat16 = str(inputs.bank.dtype) == "torch.bfloat16"  # CuPy has no such numbers of its own
     bank = cupy.from_dlpack(inputs.bank.float() if bfloat16 else inputs.bank)
-    return _corrections(inputs, array_score(cupy, bank, inputs.labels, _folded(inputs)))
+    return _corrections(inputs, array_score(cupy, bank, inputs.given, _folded(inputs)))
 
 
 def plain_faiss(inputs: Inputs) -> pe.Corrections:
-    return _corrections(inputs, faiss_score(inputs.bank, inputs.labels, _folded(inputs), _faiss_resources()))
+    return _corrections(inputs, faiss_score(inputs.bank, inputs.given, _folded(inputs), _faiss_resources()))
 
 
 def checker(case: Case, inputs: Inputs) -> Callable[[Variant, Any], None]:
@@ -135,6 +153,8 @@ def checker(case: Case, inputs: Inputs) -> Callable[[Variant, Any], None]:
             require(bool((result == inputs.bank).all()), f"{variant.name}: the copy is not the bank")
         elif variant.task == PRODUCT:
             _check_product(inputs, result)
+        elif variant.task == SCORE:
+            _check_scores(inputs, result, variant.name)
         else:
             arrays = (to_host(a) for a in (result.labels, result.score, result.margin))
             truth.check(*arrays, exact=variant.role == "ours", name=variant.name)
@@ -142,14 +162,6 @@ def checker(case: Case, inputs: Inputs) -> Callable[[Variant, Any], None]:
             require(np.array_equal(to_host(result.changed), changed), f"{variant.name}: changed is not labels != given")
 
     return check
-
-
-def _ours(engine: Engine, task: str, bank: str) -> Variant:
-    """The pinned bank is a host tensor, given as it is; its results are host data."""
-    if bank == "pinned":
-        engine = Engine(engine.name, engine.backend, instance=engine.instance)
-    call = partial(correct, engine, bank)
-    return Variant(engine.name, task, "ours", 1, call, ends_on_host=bank == "pinned", meter=engine.meter)
 
 
 def _corrections(inputs: Inputs, found: dict[str, Any]) -> pe.Corrections:
@@ -193,6 +205,16 @@ def _check_product(inputs: Inputs, product: Any) -> None:
     if product.dtype != torch.float32:
         room += 4 * torch.finfo(product.dtype).eps  # rounded when it is stored
     require(off <= room, f"a product is off by {off:.3g}, tolerance {room:.3g}")
+
+
+def _check_scores(inputs: Inputs, result: Any, name: str) -> None:
+    from truth import unit_rows
+
+    rows = np.linspace(0, len(inputs.labels) - 1, min(len(inputs.labels), _CHECKED_ROWS)).astype(np.int64)
+    right = unit_rows(inputs.bank[rows]) @ _tensor(_folded(inputs)).to(inputs.bank.device).T
+    off = float(np.abs(to_host(result)[rows] - to_host(right)).max())
+    room = error_bound(inputs.bank.shape[1])
+    require(off <= room, f"{name}: a score is off by {off:.3g}, tolerance {room:.3g}")
 
 
 def _cases(*sizes: tuple[int, int, int], dtype: str) -> list[Case]:

@@ -61,7 +61,7 @@ class StandIn(Place):
     def recover(self):
         self.recovered += 1
 
-    def memory_of(self, variant, inputs):
+    def memory_of(self, variant, inputs, mark):
         return Memory(5_000_000, 9_000_000, variant.meter)
 
 

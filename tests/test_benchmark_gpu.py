@@ -207,26 +207,44 @@ def memory(monkeypatch):
 
 def test_gpu_memory_adds_the_peaks_of_the_allocators(memory, monkeypatch):
     call, _ = memory
-    found = gpu_memory.peak_of_call(call, "allocators")
+    before = gpu_memory.used_now()
+    assert before == gpu_memory.Used(10, 40, 0)
+    found = gpu_memory.peak_of_call(call, "allocators", before)
     assert (found.growth, found.peak) == (70 - 10 + 100 - 40, 70 + 100)
     blocks = iter([5, 25])
     pool = types.SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: next(blocks))
     cupy = types.SimpleNamespace(get_default_memory_pool=lambda: pool)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert gpu_memory.peak_of_call(call, "allocators").growth == 120 + 20
+    before = gpu_memory.used_now()
+    assert gpu_memory.peak_of_call(call, "allocators", before).growth == 120 + 20
 
 
-def test_gpu_memory_that_only_shrinks_is_no_growth(memory):
-    _, driver = memory
-    found = gpu_memory.peak_of_call(lambda: None, "allocators")
-    assert (found.growth, driver.high) == (0, 0)  # the mark of an idle pool is set to nothing
+def test_gpu_memory_counts_what_a_variant_keeps_between_its_calls(memory):
+    before = gpu_memory.Used(10, 15, 0)  # 25 of the 40 bytes in CUDA's pool came with the first call
+    found = gpu_memory.peak_of_call(lambda: None, "allocators", before)
+    assert (found.growth, found.peak) == (25, 50)
+
+
+def test_gpu_spare_memory_is_given_back(memory, monkeypatch):
+    freed = []
+    pool = types.SimpleNamespace(
+        free_all_blocks=lambda: freed.append("cupy"), total_bytes=lambda: 30, used_bytes=lambda: 8
+    )
+    gpu_memory.torch.cuda.reserved = 110
+    assert gpu_memory.spare() == 100
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    assert gpu_memory.spare() == 122
+    gpu_memory.release()
+    assert freed == ["cupy"] and gpu_memory.torch.cuda.said == ["empty"]
 
 
 @pytest.mark.parametrize("meter", ["free memory", "allocators"])
 def test_gpu_memory_without_counters_watches_the_free_memory(memory, meter):
     call, driver = memory
     driver.status = 801  # not supported
-    found = gpu_memory.peak_of_call(call, meter)
+    before = gpu_memory.used_now()
+    assert before.pool is None
+    found = gpu_memory.peak_of_call(call, meter, before)
     assert (found.growth, found.peak, found.source) == (300, 400, "free memory of the card, sampled")
 
 
@@ -235,7 +253,7 @@ def test_gpu_memory_watcher_ends_with_a_call_that_fails(memory):
 
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        gpu_memory.peak_of_call(lambda: 1 / 0, "free memory")
+        gpu_memory.peak_of_call(lambda: 1 / 0, "free memory", gpu_memory.used_now())
     assert threading.active_count() == before
 
 
@@ -248,10 +266,11 @@ def test_gpu_clock_and_memory_on_a_device():
         found = place.clock(lambda: x @ x, ends_on_host=ends_on_host)
         assert 0 < found.events < 1 and 0 < found.wall < 1
     size = 64 * 2**20
-    grown = place.memory_of(variant("a", lambda _: torch.empty(size, dtype=torch.uint8, device="cuda")), None)
+    counted = variant("a", lambda _: torch.empty(size, dtype=torch.uint8, device="cuda"))
+    grown = place.memory_of(counted, None, place.memory_mark())
     assert size <= grown.growth < size + 2**22 and grown.peak > grown.growth
     watched = variant("b", lambda _: torch.empty(size, dtype=torch.uint8, device="cuda"), meter="free memory")
-    assert size <= place.memory_of(watched, None).growth < size + 2**26
+    assert size <= place.memory_of(watched, None, place.memory_mark()).growth < size + 2**26
     assert place.about()["device"] and place.l2_bytes > 2**20
 
 
@@ -259,4 +278,5 @@ def test_gpu_clock_and_memory_on_a_device():
 def test_gpu_pool_of_the_driver_has_counters():
     torch.cuda.init()
     pool = gpu_memory.DriverPool(torch.cuda.current_device())
-    assert pool.start() == pool.used() >= 0 and pool.high() >= 0
+    pool.start()
+    assert pool.used() >= 0 and pool.high() >= 0
