@@ -117,6 +117,16 @@ def to_numpy(x: Any) -> np.ndarray:
     return x.numpy()
 
 
+def as_double(array: Any) -> Any:
+    """An array in float64, in the same kind and place: a GPU widens rows sooner than the host."""
+    if is_tensor(array):
+        return array.detach().double()
+    if not is_cupy(array):
+        return np.asarray(array).astype(np.float64)
+    with array.device:
+        return array.astype(np.float64)
+
+
 def take_rows(array: Any, indices: np.ndarray) -> Any:
     """``array[indices]``, a copy in the same kind and on the same device.   [N, ...], [k] int64 -> [k, ...]"""
     if not is_cupy(array):

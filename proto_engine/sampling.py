@@ -36,7 +36,8 @@ def class_pools(
         C ascending arrays of row numbers; empty for a class without usable rows.
     """
     rows = np.arange(len(labels)) if usable is None else np.flatnonzero(usable)
-    by_class = rows[np.argsort(labels[rows], kind="stable")]  # ascending within a class
+    keys = labels[rows].astype(np.uint16) if num_classes <= 2**16 else labels[rows]  # NumPy sorts 16 bits by radix
+    by_class = rows[np.argsort(keys, kind="stable")]  # ascending within a class
     ends = np.cumsum(np.bincount(labels[rows], minlength=num_classes))
     pools = []
     for c, members in enumerate(np.split(by_class, ends[:-1])):

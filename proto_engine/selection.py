@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .array_kinds import as_double
 from .arrays import as_bank, as_labels, to_numpy
 from .backends.base import Picks, condition_numpy, usable
 from .bank import FeatureBank
@@ -184,7 +185,7 @@ def _candidate_mask(candidates: Any, labels: np.ndarray, num_classes: int, good:
 
 def _unit_double(rows: Any) -> np.ndarray:
     """Unit rows in float64, the same on every backend.   [n, D]"""
-    x = condition_numpy(to_numpy(rows)).astype(np.float64)
+    x = condition_numpy(to_numpy(as_double(rows)))
     return x / np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
 
 
@@ -215,14 +216,12 @@ class _Result:
         chosen = self.indices >= 0  # [C, p]
         if not chosen.any():
             return
-        unit = _unit_double(bank.rows(self.indices[chosen]))  # [sum of counts, D]
-        self.vectors[chosen] = unit
-        starts = np.concatenate([[0], np.cumsum(self.counts)])
-        for c in np.flatnonzero(self.counts):
-            total = np.zeros(unit.shape[1])
-            for row in unit[starts[c] : starts[c + 1]]:  # one fixed order of additions
-                total += row
-            self.folded[c] = total / self.counts[c]
+        unit = np.zeros((*chosen.shape, self.folded.shape[1]))  # [C, p, D]
+        unit[chosen] = _unit_double(bank.rows(self.indices[chosen]))
+        self.vectors[...] = unit
+        for one in range(unit.shape[1]):  # one fixed order of additions; the zeros of missing picks change nothing
+            self.folded += unit[:, one]
+        self.folded /= np.maximum(self.counts, 1)[:, None]
 
     def warn_filtered(self) -> None:
         much = np.flatnonzero(self.filtered > _WARN_FILTERED)

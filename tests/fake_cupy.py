@@ -57,6 +57,9 @@ class ndarray:
     def get(self):
         return self._here().copy()
 
+    def astype(self, dtype):
+        return ndarray(self._here().astype(dtype), self.device.id)
+
     def view(self, dtype):
         return ndarray(self._host.view(dtype), self.device.id)
 

@@ -26,6 +26,10 @@ __host__ __device__ inline float round_up(double x) {
   return static_cast<double>(f) < x ? nextafterf(f, INFINITY) : f;
 }
 
+__host__ __device__ inline float clamped(double s) {
+  return s < -kFarthest ? -kFarthest : s > kFarthest ? kFarthest : static_cast<float>(s);
+}
+
 // Where in a sample of n pairs, sorted, the cutoff must be looked for.
 struct Targets {
   double lower, upper;  // ranks in the sample; below 0 or from n on: beyond it
@@ -52,7 +56,7 @@ __host__ __device__ inline int64_t rank_in_window(const ClassState& s) {
 }
 __host__ __device__ inline bool diagonal_in(double lo, double hi) { return lo <= 1.0 && 1.0 <= hi; }
 
-// margin: how far the bracket reaches beyond the bins that were found; 0 when another histogram follows.
+// margin: how far at least the bracket reaches beyond the bins that were found; 0 when another histogram follows.
 __global__ void __launch_bounds__(kScanThreads)
     narrow_kernel(ClassState* states, Counter* histograms, double sigmas, double margin) {
   ClassState& state = states[blockIdx.x];
@@ -72,7 +76,9 @@ __global__ void __launch_bounds__(kScanThreads)
     find_rank(count, before, static_cast<Counter>(target.upper < 0 ? 0 : target.upper), &last, &ahead);
   __syncthreads();
   const Interval found = edges_of(first, last, state.bins_lo, state.bins_hi);
-  const float lo = round_down(found.lo - margin), hi = round_up(found.hi + margin);
+  // The next histogram spans the bracket and resolves no more than its bins: some of them belong to the margin.
+  const double reach = margin + 3.0 * (clamped(found.hi) - clamped(found.lo)) / kBins;
+  const float lo = round_down(found.lo - reach), hi = round_up(found.hi + reach);
   Counter expected = 0;
   if (n > 0) {
     const int low = bin_of(lo, state.bins_lo, state.bins_hi), high = bin_of(hi, state.bins_lo, state.bins_hi);
@@ -89,8 +95,8 @@ __global__ void __launch_bounds__(kScanThreads)
     state.expected = n > 0 ? static_cast<double>(inside) / static_cast<double>(n) * pairs : 0.0;
     state.lo = lo;
     state.hi = hi;
-    state.bins_lo = lo > -kFarthest ? lo : -kFarthest;
-    state.bins_hi = hi < kFarthest ? hi : kFarthest;
+    state.bins_lo = clamped(lo);
+    state.bins_hi = clamped(hi);
   }
 }
 
