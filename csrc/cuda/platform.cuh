@@ -18,6 +18,7 @@ using uint16_t = unsigned short;
 using uint32_t = unsigned int;
 using uint64_t = unsigned long long;
 }  // namespace proto_engine
+#define INFINITY __int_as_float(0x7f800000)  // NVRTC has no <cmath>
 #define PROTO_ENGINE_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #else
 #include <cuda_runtime.h>
