@@ -12,7 +12,7 @@ Rows rows_of(const void* data, int64_t n, int64_t dim, int64_t stride, int32_t d
 }
 
 // What is wrong with a launch is thrown; here it becomes a message that stays until the next call.
-thread_local std::string message;
+std::string message;
 template <class Work>
 const char* message_of(const Work& work) {
   try {
