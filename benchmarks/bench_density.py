@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from checks import ETA_MAX, NUM_PROTOTYPES, QUANTILE, Selected, require
 from command import main
-from engines import Engine, host_engines, to_host
+from engines import Engine, host_engines
 from harness import Bench, Case, Side, Variant
 from machine import num_processors
 from one_class import (
@@ -38,6 +38,7 @@ from plain import gpu_baselines, host_baselines
 from products import check_roofline, gpu_rooflines, host_rooflines
 
 import proto_engine as pe
+from proto_engine.array_kinds import to_numpy
 
 if TYPE_CHECKING:
     from places import Place
@@ -96,12 +97,12 @@ def checker(case: Case, inputs: OneClass) -> Callable[[Variant, Any], None]:
         elif variant.role == "baseline":
             selection.baseline(result, variant.name)
         elif variant.task == DENSITY:
-            selection.ours(Selected(float(result.cutoff), to_host(result.rho)), variant.name)
+            selection.ours(Selected(float(result.cutoff), to_numpy(result.rho)), variant.name)
         else:
-            found = Selected(float(to_host(result.cutoff)[0]), None, to_host(result.indices)[0])
+            found = Selected(float(to_numpy(result.cutoff)[0]), None, to_numpy(result.indices)[0])
             selection.ours(found, variant.name, densities_of(variant.name, inputs.x))
             truth = selection.truth
-            right = np.array_equal(to_host(result.rho)[0], truth.rho[truth.picks])
+            right = np.array_equal(to_numpy(result.rho)[0], truth.rho[truth.picks])
             require(right, f"{variant.name}: densities of the picks")
 
     return check

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from checks import require
 from command import main
-from engines import Engine, host_engines, to_host
+from engines import Engine, host_engines
 from harness import Bench, Case, Side, Variant, Work
 from machine import num_processors
 from one_class import HOST_ROWS, SIZES, OneClass, cases, gpu_cases, ours_on_gpu
@@ -23,7 +23,7 @@ from plain import gpu_baselines, host_baselines
 from products import check_roofline, gpu_rooflines, host_rooflines
 
 from proto_engine import ops
-from proto_engine.arrays import to_numpy
+from proto_engine.array_kinds import to_numpy
 
 if TYPE_CHECKING:
     from places import Place
@@ -59,7 +59,7 @@ def checker(case: Case, inputs: OneClass) -> Callable[[Variant, Any], None]:
         if variant.role == "roofline":
             check_roofline(inputs.x, variant, result)
             return
-        eta = to_host(result)
+        eta = to_numpy(result)
         truth.check(eta, exact=variant.role == "ours", name=variant.name)
         if variant.role == "ours":
             if not first:

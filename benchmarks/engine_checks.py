@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from checks import Selected, require
-from engines import to_host
 from harness import Case, Variant
 from one_class import HOST_ROWS, SelectionCheck, densities_of
 
 import proto_engine as pe
+from proto_engine.array_kinds import to_numpy
 
 _LARGE_CLASSES_CHECKED = 2  # float64 takes a second for a class of 71,000 rows; the others must equal each other
 
@@ -41,7 +41,7 @@ def checker(case: Case, inputs: Any) -> Callable[[Variant, Any], None]:
             first.append(prototypes)
             _same(first[0], prototypes, variant)
             if corrections is not None:
-                folded = to_host(prototypes.folded)
+                folded = to_numpy(prototypes.folded)
                 _check_scores(inputs, folded, *_scores_of(vars(corrections)), variant, exact=True)
 
     return check
@@ -49,24 +49,24 @@ def checker(case: Case, inputs: Any) -> Callable[[Variant, Any], None]:
 
 def _check_class(inputs: Any, selection: SelectionCheck, found: pe.Prototypes, c: int, variant: Variant) -> None:
     name, rows = f"{variant.name}, class {c}", _rows(inputs, c)
-    picks = to_host(found.indices)[c]
+    picks = to_numpy(found.indices)[c]
     local = np.where(picks < 0, -1, picks - c * inputs.m)
-    selected = Selected(float(to_host(found.cutoff)[c]), None, local[local >= 0])
+    selected = Selected(float(to_numpy(found.cutoff)[c]), None, local[local >= 0])
     selection.ours(selected, name, densities_of(variant.name, rows))
     truth = selection.truth
-    rho = to_host(found.rho)[c][local >= 0]
+    rho = to_numpy(found.rho)[c][local >= 0]
     require(np.array_equal(rho, truth.rho[truth.picks]), f"{name}: densities of the picks")
 
 
 def _same(first: pe.Prototypes, found: pe.Prototypes, variant: Variant) -> None:
     for field in ("indices", "cutoff", "rho", "eta", "counts"):
-        right, got = to_host(getattr(first, field)), to_host(getattr(found, field))
+        right, got = to_numpy(getattr(first, field)), to_numpy(getattr(found, field))
         equal = np.array_equal(right, got, equal_nan=field == "eta")
         require(equal, f"{variant.name}: {field} differs from the first of ours")
 
 
 def _scores_of(found: dict[str, Any]) -> tuple[np.ndarray, ...]:
-    return tuple(to_host(found[name]) for name in ("labels", "score", "margin"))
+    return tuple(to_numpy(found[name]) for name in ("labels", "score", "margin"))
 
 
 def _check_scores(

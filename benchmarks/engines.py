@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import proto_engine as pe
 from proto_engine import ops
+from proto_engine.array_kinds import to_numpy
+from proto_engine.bank_formats import BFLOAT16
 
 HOST = ("cpu", "numba")
 GPU = ("cuda", "cupy", "numba-cuda", "torch")
@@ -36,7 +36,10 @@ def _to_torch(rows: Any) -> Any:
 def _to_cupy(rows: Any) -> Any:
     """A tensor as a CuPy array over the same memory."""
     import cupy
+    import torch
 
+    if rows.dtype == torch.bfloat16:  # not every CuPy knows how DLPack names it
+        return cupy.from_dlpack(rows.view(torch.int16)).view(BFLOAT16)
     return cupy.from_dlpack(rows)
 
 
@@ -131,8 +134,10 @@ def _probe(backend: str, device: Any, instance: Any, name: str | None = None) ->
         return None
     rows = torch.arange(1.0, 65.0, device=device).view(8, 8)
     ways: list[Callable[[Any], Any]] = [_as_is]
-    if rows.is_cuda:
-        ways = [_to_cupy, *ways] if backend == "cupy" else [*ways, _to_cupy]
+    if backend == "numba-cuda":
+        ways = [_as_is, to_numpy]  # it copies from host memory
+    elif rows.is_cuda:
+        ways = [_to_cupy, _as_is] if backend == "cupy" else [_as_is, _to_cupy]
     first: Exception | None = None
     for give in ways:
         engine = Engine(name, backend, give, instance)
@@ -144,13 +149,6 @@ def _probe(backend: str, device: Any, instance: Any, name: str | None = None) ->
         return engine
     _left_out(name, first)
     return None
-
-
-def to_host(array: Any) -> np.ndarray:
-    """A tensor, a CuPy array or a NumPy array as NumPy."""
-    if hasattr(array, "detach"):
-        return np.asarray(array.detach().cpu())
-    return np.asarray(array.get() if hasattr(array, "get") else array)
 
 
 def _left_out(name: str, why: Any) -> None:

@@ -15,7 +15,7 @@ from inputs import class_means, relu_bank, relu_rows
 from products import chunk_rows
 
 import proto_engine as pe
-from proto_engine.arrays import to_numpy
+from proto_engine.array_kinds import to_numpy
 
 if TYPE_CHECKING:
     from places import Place
@@ -169,9 +169,8 @@ def densities_of(name: str, x: Any) -> Callable[[], Selected]:
     """All densities by the backend of a variant, as a claim."""
 
     def compute() -> Selected:
-        from engines import to_host
 
         found = engine_named(name, x).call(pe.density_peaks, x, cutoff_quantile=QUANTILE, full_eta=False)
-        return Selected(float(found.cutoff), to_host(found.rho))
+        return Selected(float(found.cutoff), to_numpy(found.rho))
 
     return compute

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from baselines_score import array_score, faiss_score, torch_score
 from checks import require
-from engines import Engine, gpu_engines, to_host
+from engines import Engine, gpu_engines
 from harness import Case, Side, Variant
 from inputs import itemsize, relu_bank
 
 import proto_engine as pe
-from proto_engine.arrays import to_numpy
+from proto_engine.array_kinds import to_numpy
 from proto_engine.backends import error_bound
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def plain_torch(inputs: Inputs) -> pe.Corrections:
 
 def plain_torch_pinned(inputs: Inputs) -> pe.Corrections:
     found = torch_score(inputs.pinned, inputs.labels, _folded(inputs), inputs.bank.device)
-    return _corrections(inputs, {name: to_host(array) for name, array in found.items()})
+    return _corrections(inputs, {name: to_numpy(array) for name, array in found.items()})
 
 
 def plain_cupy(inputs: Inputs) -> pe.Corrections:
@@ -156,10 +156,12 @@ def checker(case: Case, inputs: Inputs) -> Callable[[Variant, Any], None]:
         elif variant.task == SCORE:
             _check_scores(inputs, result, variant.name)
         else:
-            arrays = (to_host(a) for a in (result.labels, result.score, result.margin))
+            arrays = (to_numpy(a) for a in (result.labels, result.score, result.margin))
             truth.check(*arrays, exact=variant.role == "ours", name=variant.name)
-            changed = to_host(result.labels) != inputs.labels
-            require(np.array_equal(to_host(result.changed), changed), f"{variant.name}: changed is not labels != given")
+            changed = to_numpy(result.labels) != inputs.labels
+            require(
+                np.array_equal(to_numpy(result.changed), changed), f"{variant.name}: changed is not labels != given"
+            )
 
     return check
 
@@ -212,7 +214,7 @@ def _check_scores(inputs: Inputs, result: Any, name: str) -> None:
 
     rows = np.linspace(0, len(inputs.labels) - 1, min(len(inputs.labels), _CHECKED_ROWS)).astype(np.int64)
     right = unit_rows(inputs.bank[rows]) @ _tensor(_folded(inputs)).to(inputs.bank.device).T
-    off = float(np.abs(to_host(result)[rows] - to_host(right)).max())
+    off = float(np.abs(to_numpy(result)[rows] - to_numpy(right)).max())
     room = error_bound(inputs.bank.shape[1])
     require(off <= room, f"{name}: a score is off by {off:.3g}, tolerance {room:.3g}")
 
