@@ -47,7 +47,7 @@ cudaError_t launch_wgmma(const TilePass& pass, const typename Epilogue<WgmmaLoop
                          cudaStream_t stream) {
   using Loop = WgmmaLoop<T>;
   static_assert(Loop::kSlice == kBoxColumns && kTile == kBoxRows && sizeof(T) == 2, "a box is a slice of a tile");
-  constexpr size_t kShared = sizeof(TileShared<Loop, Epilogue<Loop>>);
+  constexpr size_t kShared = sizeof(WgmmaShared<Loop, Epilogue<Loop>>);
   static_assert(kShared <= 227 * 1024, "what a block may have");
   const int64_t tiles = pass.work.last - pass.work.first;
   if (tiles <= 0) return cudaSuccess;

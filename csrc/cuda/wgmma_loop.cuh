@@ -3,10 +3,12 @@
 // 384 threads, three warpgroups with two roles:
 //
 //   producer (threads 256-383, of which one works): slice after slice of 64 columns of X, 128 rows of either
-//     operand, 32 KB, into a ring of six stages. It walks the same list of tiles as the others and does not stop
-//     between tiles: while they are in an epilogue it fills the ring for the next tile.
-//   two consumers (threads 0-127 and 128-255): 64 x 128 elements of the tile each. They share the stages but
-//     never wait for each other within a tile, so that one may add up while the other's products run.
+//     operand, 32 KB, into a ring of six stages. It does not stop between tiles: while the others are in an
+//     epilogue it fills the ring for the next tile. It alone works out which tile that is, and leaves word
+//     beside the tile's first slice.
+//   two consumers (threads 0-127 and 128-255): the upper and the lower 64 rows of the tile. They share the
+//     stages but never wait for each other, so that one adds up, or is in its epilogue, while the other's
+//     products run. Each has an epilogue of its own: 128 threads, 64 x 128 elements, counters, a barrier.
 //
 // A stage goes round between two barriers: `full` ends a phase when both boxes have landed (one arrival and
 // 32 KB), `empty` when all eight consumer warps have seen their products with it end. Uses of a stage are
@@ -25,22 +27,24 @@
 
 #include "hopper.cuh"
 #include "mma_loop.cuh"
-#include "tile_kernel.cuh"
+#include "operand.cuh"
+#include "schedule.cuh"
 
 namespace proto_engine {
 
 template <class T>
 struct WgmmaLoop {
-  static constexpr int kThreads = 384, kEpilogueThreads = 256;
+  static constexpr int kThreads = 384, kConsumerThreads = 256;
+  static constexpr int kConsumers = 2, kEpilogueThreads = kConsumerThreads / kConsumers;
   static constexpr int kRows = 2, kColumns = 32;
   static constexpr int kRowMask = 3, kColumnMask = 28;
   static constexpr int kSlice = 64, kStages = 6;
   static constexpr int kStep = 16;  // elements along k of one product
-  static constexpr int kConsumerWarps = kEpilogueThreads / 32;
+  static constexpr int kConsumerWarps = kConsumerThreads / 32;
   static constexpr uint32_t kStageBytes = 2 * kTile * kSlice * sizeof(T);
   static constexpr int kFirstRegisters = 168;  // a thread, when a block of 384 has all of the 65,536
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-  static_assert(kEpilogueThreads * kConsumerRegisters + (kThreads - kEpilogueThreads) * kProducerRegisters <=
+  static_assert(kConsumerThreads * kConsumerRegisters + (kThreads - kConsumerThreads) * kProducerRegisters <=
                     kThreads * kFirstRegisters,
                 "the consumers would wait for registers for ever");
 
@@ -48,6 +52,7 @@ struct WgmmaLoop {
     alignas(1024) T a[kStages][kTile * kSlice];
     alignas(1024) T b[kStages][kTile * kSlice];
     uint64_t full[kStages], empty[kStages];
+    Tile tile[kStages];  // the one whose first slice is here
   };
 
   // The stage in turn and the parity of its use.
@@ -61,9 +66,13 @@ struct WgmmaLoop {
     }
   };
 
-  __device__ static int row(int thread, int r) { return thread / 32 * 16 + r * 8 + thread % 32 / 4; }
+  // Of the tile; `thread` counts within the consumer.
+  __device__ static int consumer() { return threadIdx.x / kEpilogueThreads; }
+  __device__ static int row(int thread, int r) {
+    return consumer() * (kTile / kConsumers) + thread / 32 * 16 + r * 8 + thread % 32 / 4;
+  }
   __device__ static int column(int thread, int c) { return c / 2 * 8 + thread % 4 * 2 + c % 2; }
-  __device__ static void sync() { named_barrier_sync(1, kEpilogueThreads); }
+  __device__ static void sync() { named_barrier_sync(1 + consumer(), kEpilogueThreads); }
 
   // By one thread, before any other uses the ring.
   __device__ static void prepare(Shared& shared) {
@@ -89,6 +98,7 @@ struct WgmmaLoop {
       for (int32_t k0 = 0; k0 < rows.dim; k0 += kSlice) {
         uint64_t* full = &shared.full[ring.stage];
         wait(&shared.empty[ring.stage], ring.parity ^ 1);
+        if (segment == 0 && k0 == 0) shared.tile[ring.stage] = tile;  // seen by all who see the arrival
         mbarrier_arrive_expect_tx(full, kStageBytes);
         tma_load_2d(shared.a[ring.stage], &rows_map, full, row_offset(rows, segment) + k0, i);
         tma_load_2d(shared.b[ring.stage], &columns_map, full, column_offset(columns, segment) + k0, j);
@@ -96,13 +106,15 @@ struct WgmmaLoop {
       }
   }
 
-  // By the consumers: s = the raw products of a tile.
-  __device__ static void product(const Operand& rows, Shared& shared, Ring& ring, float (&s)[kRows][kColumns],
-                                 int thread) {
+  // By the consumers: the next tile, and s = its raw products.
+  __device__ static Tile product(const Operand& rows, Shared& shared, Ring& ring, float (&s)[kRows][kColumns]) {
     constexpr int kSlices = kChunk / kSlice;
-    const uint32_t half = __shfl_sync(kWholeWarp, thread / 128, 0);  // the same for the warp, and known to be
-    const uint64_t a = swizzled_operand(shared_address(shared.a) + half * (kTile / 2 * kSlice * sizeof(T)));
+    constexpr uint32_t kHalf = kTile / kConsumers * kSlice * sizeof(T);
+    const uint32_t half = __shfl_sync(kWholeWarp, consumer(), 0);  // the same for the warp, and known to be
+    const uint64_t a = swizzled_operand(shared_address(shared.a) + half * kHalf);
     const uint64_t b = swizzled_operand(shared_address(shared.b));
+    wait(&shared.full[ring.stage], ring.parity);
+    const Tile tile = shared.tile[ring.stage];
     float partial[2 * kColumns];
 #pragma unroll
     for (int e = 0; e < 2 * kColumns; ++e) partial[e] = s[e / kColumns][e % kColumns] = 0.0f;
@@ -117,12 +129,13 @@ struct WgmmaLoop {
           ring.advance();
         }
       wgmma_wait(partial);
-      give_back(shared, first, ring, thread);
+      give_back(shared, first, ring);
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) s[r][c] += partial[c / 2 * 4 + r * 2 + c % 2];
     }
+    return tile;
   }
 
  private:
@@ -144,11 +157,18 @@ struct WgmmaLoop {
     wgmma_commit();
   }
 
-  // The stages from `first` to before `next`, once this warp's products with them have ended.
-  __device__ static void give_back(Shared& shared, Ring first, const Ring& next, int thread) {
-    if (thread % 32 == 0)
+  // The stages from `first` to before `next`, once this warp has done with them.
+  __device__ static void give_back(Shared& shared, Ring first, const Ring& next) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
       for (; first.stage != next.stage; first.advance()) mbarrier_arrive(&shared.empty[first.stage]);
   }
+};
+
+template <class Loop, class Epilogue>
+struct WgmmaShared {
+  typename Loop::Shared loop;
+  typename Epilogue::Shared epilogue[Loop::kConsumers];
 };
 
 template <class T, class Epilogue>
@@ -159,16 +179,15 @@ __global__ void __launch_bounds__(WgmmaLoop<T>::kThreads, 1)
 #if PROTO_ENGINE_HOPPER
   using Loop = WgmmaLoop<T>;
   PROTO_ENGINE_DYNAMIC_SHARED(memory);
-  auto& shared = *reinterpret_cast<TileShared<Loop, Epilogue>*>(memory);
-  const int thread = threadIdx.x;
-  if (thread == 0) Loop::prepare(shared.loop);
+  auto& shared = *reinterpret_cast<WgmmaShared<Loop, Epilogue>*>(memory);
+  if (threadIdx.x == 0) Loop::prepare(shared.loop);
   __syncthreads();
 
   typename Loop::Ring ring;
-  int32_t c = 0;
-  if (thread >= Loop::kEpilogueThreads) {
+  if (threadIdx.x >= Loop::kConsumerThreads) {
     set_registers_down<Loop::kProducerRegisters>();
-    if (thread < Loop::kEpilogueThreads + 32 && elect_one())
+    int32_t c = 0;
+    if (threadIdx.x < Loop::kConsumerThreads + 32 && elect_one())
       for (int64_t t = work.first + blockIdx.x; t < work.last; t += gridDim.x) {
         const Tile tile = tile_at(work, t, c);
         c = tile.c;
@@ -176,16 +195,16 @@ __global__ void __launch_bounds__(WgmmaLoop<T>::kThreads, 1)
       }
   } else {
     set_registers_up<Loop::kConsumerRegisters>();
-    Epilogue::begin(params, shared.epilogue, thread);
+    const int thread = threadIdx.x % Loop::kEpilogueThreads;
+    auto& own = shared.epilogue[Loop::consumer()];
+    Epilogue::begin(params, own, thread);
     for (int64_t t = work.first + blockIdx.x; t < work.last; t += gridDim.x) {
-      const Tile tile = tile_at(work, t, c);
-      c = tile.c;
       float s[Loop::kRows][Loop::kColumns];
-      Loop::product(rows, shared.loop, ring, s, thread);
+      const Tile tile = Loop::product(rows, shared.loop, ring, s);
       scale_tile<Loop>(rows, columns, tile, s, thread);
-      Epilogue::tile(params, shared.epilogue, tile, s, thread);
+      Epilogue::tile(params, own, tile, s, thread);
     }
-    Epilogue::end(params, shared.epilogue, thread);
+    Epilogue::end(params, own, thread);
   }
 #else
   asm volatile("trap;");  // compiled for a GPU without these instructions; never launched there
