@@ -102,4 +102,8 @@ class CudaBackend(DeviceBackend):
         return NativeGpu(self._native, device, stream)
 
     def _available_loops(self, device: int) -> list[str]:
-        return loops_of(tuple(self._native.device_properties(device)["compute_capability"]))
+        return loops_of(self.compute_capability(device))
+
+    def compute_capability(self, device: int) -> tuple[int, int]:
+        major, minor = self._native.device_properties(device)["compute_capability"]
+        return major, minor

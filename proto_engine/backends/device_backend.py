@@ -35,6 +35,10 @@ class DeviceBackend(Backend):
     def _available_loops(self, device: int) -> list[str]:
         """Tile loops that can run there, the slowest first."""
 
+    @abstractmethod
+    def compute_capability(self, device: int) -> tuple[int, int]:
+        """Such as (9, 0)."""
+
     def loop(self, device: int) -> str:
         """The tile loop that is used there.
 
@@ -51,17 +55,18 @@ class DeviceBackend(Backend):
         if isinstance(rows, DeviceRows):
             return rows
         if not is_device_array(rows):
-            return self._copied(condition_numpy(to_numpy(rows)))
+            return self.copied(condition_numpy(to_numpy(rows)))
         found = device_array(rows)
         if found.strides[1] != 1 or found.strides[0] < found.shape[1]:
             rows = contiguous_rows(rows, 0, len(rows))
             found = device_array(rows)
         if found.dtype == np.float64 and conditioning_shift(_largest(rows)).any():
-            return self._copied(condition_numpy(to_numpy(rows)), found.device, found.stream)
+            return self.copied(condition_numpy(to_numpy(rows)), found.device, found.stream)
         gpu = self.gpu(found.device, found.stream)
         return DeviceRows(gpu, found.pointer, *found.shape, found.strides[0], found.dtype, found.owner)
 
-    def _copied(self, rows: np.ndarray, device: int = 0, stream: int = 0) -> DeviceRows:
+    def copied(self, rows: np.ndarray, device: int = 0, stream: int = 0) -> DeviceRows:
+        """Host rows in new memory of a device."""
         gpu = self.gpu(device, stream)
         with gpu.current():
             memory = uploaded(gpu, rows)
@@ -100,11 +105,25 @@ class DeviceBackend(Backend):
         for batch in _batches(pools, bank.shape[1] * bank.dtype.itemsize):
             index = batch[0] if len(batch) == 1 else np.concatenate(batch)
             rows = self._gathered(bank, index)
-            with rows.gpu.current():
-                ready = make_ready(rows, squares[index], self.loop(rows.gpu.device))
-                allowed = None if may_pick is None else may_pick[index]
-                found += _pick(ready, [len(pool) for pool in batch], p, quantile, eta_max, allowed)
+            sizes = [len(pool) for pool in batch]
+            allowed = None if may_pick is None else may_pick[index]
+            found += self.pick_ragged(rows, squares[index], sizes, p, quantile, eta_max, allowed)
         return found
+
+    def pick_ragged(
+        self,
+        rows: DeviceRows,
+        squares: np.ndarray,
+        sizes: Sequence[int],
+        p: int,
+        quantile: float,
+        eta_max: float,
+        may_pick: np.ndarray | None = None,
+    ) -> list[Picks | None]:
+        """`pick_classes` for classes whose rows lie one after another.   squares, may_pick [M], sizes [C]"""
+        with rows.gpu.current():
+            ready = make_ready(rows, squares, self.loop(rows.gpu.device))
+            return _pick(ready, sizes, p, quantile, eta_max, may_pick)
 
     def _gathered(self, bank: Any, index: np.ndarray) -> DeviceRows:
         """Rows of the bank, on the device, in that order."""
@@ -131,7 +150,7 @@ def _batches(pools: Sequence[np.ndarray], bytes_a_row: int) -> list[list[np.ndar
 
 
 def _pick(
-    ready: ReadyRows, sizes: list[int], p: int, quantile: float, eta_max: float, may_pick: np.ndarray | None
+    ready: ReadyRows, sizes: Sequence[int], p: int, quantile: float, eta_max: float, may_pick: np.ndarray | None
 ) -> list[Picks | None]:
     """Picks of classes whose rows lie one after another; None for those that the quick way leaves open."""
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
