@@ -4,11 +4,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 
 #include "cuda/proto_engine_cuda.h"
+#include "cuda/score.h"
 
 namespace py = pybind11;
 using namespace proto_engine;
@@ -58,12 +60,43 @@ class OnDevice {
   int before_ = 0;
 };
 
-// Memory of a device from its pool, in the order of a stream.
+// The pool that a device's memory comes from. It keeps what is given back, up to a limit: otherwise every
+// wait for the device would return all of it to the driver, and the next call would wait to have it again.
+constexpr uint64_t kKeptBytes = uint64_t{1} << 29;
+
+cudaMemPool_t pool_of(int device) {
+  static std::map<int, cudaMemPool_t> pools;  // under the interpreter's lock
+  const auto found = pools.find(device);
+  if (found != pools.end()) return found->second;
+  cudaMemPoolProps properties = {};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = device;
+  cudaMemPool_t pool = nullptr;
+  check(cudaMemPoolCreate(&pool, &properties), "memory pool");
+  uint64_t kept = kKeptBytes;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "memory pool");
+  return pools[device] = pool;
+}
+
+// The most that was in use since the last reset, and what is in use now, in bytes.
+py::tuple pool_usage(int device, bool reset) {
+  OnDevice on(device);
+  const cudaMemPool_t pool = pool_of(device);
+  uint64_t most = 0, now = 0, zero = 0;
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &now), "memory pool");
+  if (reset) check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &zero), "memory pool");
+  return py::make_tuple(most, now);
+}
+
+// Memory of a device, in the order of a stream.
 class DeviceMemory {
  public:
   DeviceMemory(int64_t bytes, int device, Address stream) : device_(device), stream_(at<CUstream_st>(stream)) {
     OnDevice on(device);
-    check(cudaMallocAsync(&pointer_, static_cast<size_t>(bytes > 0 ? bytes : 1), stream_), "device memory");
+    check(cudaMallocFromPoolAsync(&pointer_, static_cast<size_t>(bytes > 0 ? bytes : 1), pool_of(device), stream_),
+          "device memory");
   }
   ~DeviceMemory() {
     int before = 0;
@@ -81,6 +114,79 @@ class DeviceMemory {
   cudaStream_t stream_;
   void* pointer_ = nullptr;
 };
+
+// Page-locked memory of the host, which copies run from and to in the background.
+class PinnedMemory {
+ public:
+  explicit PinnedMemory(int64_t bytes) : bytes_(bytes) {
+    check(cudaHostAlloc(&pointer_, static_cast<size_t>(bytes > 0 ? bytes : 1), cudaHostAllocDefault),
+          "page-locked memory");
+  }
+  ~PinnedMemory() {
+    if (pointer_ != nullptr) cudaFreeHost(pointer_);
+  }
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+  py::buffer_info buffer() const {
+    return py::buffer_info(static_cast<uint8_t*>(pointer_), static_cast<py::ssize_t>(bytes_));
+  }
+
+ private:
+  void* pointer_ = nullptr;
+  int64_t bytes_;
+};
+
+class Stream {
+ public:
+  explicit Stream(int device) {
+    OnDevice on(device);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+  }
+  ~Stream() {
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  Address pointer() const { return reinterpret_cast<Address>(stream_); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  explicit Event(int device) {
+    OnDevice on(device);
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "event");
+  }
+  ~Event() {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void record(Address stream) { check(cudaEventRecord(event_, at<CUstream_st>(stream)), "event"); }
+  void wait(Address stream) { check(cudaStreamWaitEvent(at<CUstream_st>(stream), event_, 0), "event"); }
+  void synchronize() {
+    cudaError_t error;
+    {
+      py::gil_scoped_release release;
+      error = cudaEventSynchronize(event_);
+    }
+    check(error, "event");
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+bool is_pinned(Address address) {
+  cudaPointerAttributes found;
+  if (cudaPointerGetAttributes(&found, at<void>(address)) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  return found.type == cudaMemoryTypeHost;
+}
 
 void upload(Address to, const py::array& from, Address stream) {
   if (!(from.flags() & py::array::c_style)) throw std::invalid_argument("upload: wanted a contiguous array");
@@ -100,6 +206,15 @@ void download(py::array to, Address from, Address stream) {
     if (error == cudaSuccess) error = cudaStreamSynchronize(at<CUstream_st>(stream));
   }
   check(error, "copy from the device");
+}
+
+void upload_async(Address to, const py::array& from, Address stream) { upload(to, from, stream); }
+
+void download_async(py::array to, Address from, Address stream) {
+  if (!(to.flags() & py::array::c_style)) throw std::invalid_argument("download: wanted a contiguous array");
+  check(cudaMemcpyAsync(to.mutable_data(), at<void>(from), static_cast<size_t>(to.nbytes()), cudaMemcpyDeviceToHost,
+                        at<CUstream_st>(stream)),
+        "copy from the device");
 }
 
 py::dict device_properties(int device) {
@@ -146,7 +261,20 @@ void bind_memory(py::module_& cuda) {
   py::class_<DeviceMemory>(cuda, "DeviceMemory")
       .def(py::init<int64_t, int, Address>())
       .def_property_readonly("pointer", &DeviceMemory::pointer);
+  py::class_<PinnedMemory>(cuda, "PinnedMemory", py::buffer_protocol())
+      .def(py::init<int64_t>())
+      .def_buffer([](PinnedMemory& memory) { return memory.buffer(); });
+  py::class_<Stream>(cuda, "Stream").def(py::init<int>()).def_property_readonly("pointer", &Stream::pointer);
+  py::class_<Event>(cuda, "Event")
+      .def(py::init<int>())
+      .def("record", &Event::record)
+      .def("wait", &Event::wait)
+      .def("synchronize", &Event::synchronize);
+  cuda.def("is_pinned", &is_pinned);
+  cuda.def("pool_usage", &pool_usage);
   cuda.def("upload", &upload);
+  cuda.def("upload_async", &upload_async);
+  cuda.def("download_async", &download_async);
   cuda.def("download", &download);
   cuda.def("fill", [](Address to, int value, int64_t bytes, Address stream) {
     check(cudaMemsetAsync(at<void>(to), value, static_cast<size_t>(bytes), at<CUstream_st>(stream)), "fill");
@@ -284,10 +412,28 @@ void bind_launches(py::module_& cuda) {
   });
 }
 
+void bind_scores(py::module_& cuda) {
+  using A = Address;
+  cuda.def("prepare_folded", [](A folded, int64_t num_classes, int64_t dim, int32_t dtype, A workspace, A s) {
+    check(launch_prepare_folded(at<double>(folded), num_classes, dim, static_cast<DType>(dtype), at<void>(workspace),
+                                at<CUstream_st>(s)),
+          "prepare_folded");
+  });
+  cuda.def("score_top2", [](const RowsTuple& x, A workspace, int64_t num_classes, A label, A best, A second, A s) {
+    check(launch_score_top2(rows_of(x), at<void>(workspace), num_classes, at<int64_t>(label), at<double>(best),
+                            at<double>(second), at<CUstream_st>(s)),
+          "score_top2");
+  });
+  cuda.def("score", [](const RowsTuple& x, A workspace, int64_t num_classes, A sigma, A s) {
+    check(launch_score(rows_of(x), at<void>(workspace), num_classes, at<float>(sigma), at<CUstream_st>(s)), "score");
+  });
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& core) {
   py::module_ cuda = core.def_submodule("cuda", "Launches on an NVIDIA GPU; see csrc/cuda/proto_engine_cuda.h.");
   bind_memory(cuda);
   bind_launches(cuda);
+  bind_scores(cuda);
 }

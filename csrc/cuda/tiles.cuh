@@ -5,6 +5,7 @@
 #include "mma_loop.cuh"
 #include "simt_loop.cuh"
 #include "tile_kernel.cuh"
+#include "wgmma_launch.cuh"
 
 namespace proto_engine {
 
@@ -49,6 +50,10 @@ cudaError_t launch_pass(const TilePass& pass, cudaStream_t stream, const Argumen
   if (pass.loop == TileLoop::kSimt && dtype == DType::kFloat32) return launch(SimtLoop<float>{});
   if (pass.loop == TileLoop::kMma && dtype == DType::kFloat16) return launch(MmaLoop<Float16>{});
   if (pass.loop == TileLoop::kMma && dtype == DType::kBFloat16) return launch(MmaLoop<BFloat16>{});
+  if (pass.loop == TileLoop::kWgmma && dtype == DType::kFloat16)
+    return launch_wgmma<Float16, Epilogue>(pass, {arguments...}, stream);
+  if (pass.loop == TileLoop::kWgmma && dtype == DType::kBFloat16)
+    return launch_wgmma<BFloat16, Epilogue>(pass, {arguments...}, stream);
   return cudaErrorInvalidValue;
 }
 
