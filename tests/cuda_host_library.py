@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +22,7 @@ NATIVE = Path(__file__).parent.parent / "csrc"
 STAND_IN = Path(__file__).parent / "cuda_host"
 SANITIZED = os.environ.get("PROTO_ENGINE_SANITIZED") == "1"
 NAME = "cuda_host_core"
+KEPT_SECONDS = 3600 * 24  # what older sources were compiled to
 # One rounding an operation; `#pragma unroll` is the GPU's alone.
 FLAGS = ["-std=c++17", "-g1", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -43,13 +46,17 @@ def compiler() -> str | None:
 
 def load(temporary: pytest.TempPathFactory) -> ModuleType:
     """The module; compiled into pytest's folder for temporary files, unless it is there from the same sources."""
-    folder = temporary.getbasetemp().parent / f"{NAME}-{fingerprint()}"
+    shared = temporary.getbasetemp().parent
+    folder = shared / f"{NAME}-{fingerprint()}"
     module = folder / f"{NAME}.so"
     if not module.exists():
-        for old in folder.parent.glob(f"{NAME}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir(parents=True)
-        build(folder, module)
+        for old in shared.glob(f"{NAME}-*"):
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        unfinished = temporary.mktemp(NAME)
+        build(unfinished, unfinished / module.name)
+        with contextlib.suppress(OSError):  # another run was faster
+            unfinished.rename(folder)
     loader = importlib.machinery.ExtensionFileLoader(NAME, str(module))
     spec = importlib.util.spec_from_file_location(NAME, module, loader=loader)
     assert spec is not None
@@ -79,10 +86,8 @@ def build(folder: Path, module: Path) -> None:
 
 
 def link(objects: list[str], target: Path) -> None:
-    unfinished = target.with_suffix(".part")
     sanitizers = SANITIZERS if SANITIZED else []
-    run([str(compiler()), "-shared", *sanitizers, *objects, f"-Wl,-soname,{target.name}", "-o", str(unfinished)])
-    unfinished.rename(target)
+    run([str(compiler()), "-shared", *sanitizers, *objects, f"-Wl,-soname,{target.name}", "-o", str(target)])
 
 
 def compile_one(source: Path, folder: Path) -> str:

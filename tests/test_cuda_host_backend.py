@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from types import ModuleType
 
 import cuda_host_library
 import numpy as np
 import pytest
-from exact_cases import KINDS, QUANTILES, Engine, assert_same_pool, case
+from exact_cases import DTYPES, KINDS, REFERENCE, Engine, assert_same_bits, assert_same_density, assert_same_pool, case
 
+from proto_engine import FeatureBank
 from proto_engine.backends.cuda import CudaBackend
+from proto_engine.backends.device import OK, OVERFLOW, TIES
+from proto_engine.backends.device_density import ClassBatch
+from proto_engine.backends.device_pool import DevicePool
+from proto_engine.backends.exact import cutoff_and_density
+from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
 LOOPS = ("simt", "mma")
+SIZES = (130, 1, 300, 2, 128, 40)
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return cuda_host_library.load(tmp_path_factory)
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The launches, compiled for the host; all memory that is taken is given back."""
+    core = cuda_host_library.load(tmp_path_factory)
+    yield core
+    assert core.live_allocations() == 0
 
 
 class HostEngine(Engine):
@@ -31,9 +43,117 @@ class HostEngine(Engine):
         return self.backend.native(x)
 
 
-@pytest.mark.parametrize("m", [1, 2, 5, 128, 129])
+# ---- one class -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 2, 5, 129])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_pool_has_the_bits_of_the_reference(core, loop, kind, m):
     x, reference = case(kind, m, 24)
-    assert_same_pool(HostEngine(core, loop), x, reference, (0.4, 0.98))
+    assert_same_pool(HostEngine(core, loop), x, reference, (0.4,) if m == 129 else (0.0, 0.4, 0.98, 1.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 7, 72])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_elements_of_any_kind_have_the_bits_of_the_reference(core, loop, dim, dtype):
+    x, reference = case("normal", 70, dim, dtype)
+    assert_same_pool(HostEngine(core, loop), x, reference, (0.6,))
+
+
+@pytest.mark.parametrize("exponent", [-120, 60])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_rows_of_any_size_have_the_bits_of_the_reference(core, dtype, exponent):
+    """The squares of such bfloat16 rows leave float32, in which tensor cores add."""
+    x, reference = case("normal", 70, 16, dtype)
+    scaled = x * np.asarray(2.0**exponent, x.dtype)
+    assert_same_density(HostEngine(core, "mma").pool(scaled).density(0.6), reference.density(0.6))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_similarity_is_within_its_bound(core, loop):
+    x, reference = case("normal", 129, 40)
+    pool = HostEngine(core, loop).pool(x)
+    assert np.abs(np.asarray(pool.similarity()) - reference.s).max() <= pool.bound
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_quick_way_settles_ordinary_rows(core, loop):
+    x, reference = case("normal", 300, 40)
+    for quantile in (0.0, 0.4, 0.98, 1.0):
+        batch = batch_of(core, loop, x, [300])
+        batch.close_in(quantile)
+        state = batch.states()[0]
+        assert state["status"] == OK
+        assert_same_density((float(state["cutoff"]), batch.densities()), reference.density(quantile))
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("equal", {OVERFLOW, TIES}), ("signs", {OVERFLOW, TIES})])
+def test_the_quick_way_knows_where_it_ends(core, kind, wanted):
+    x, _ = case(kind, 300, 40)
+    batch = batch_of(core, "simt", x, [300])
+    batch.close_in(0.4)
+    assert batch.states()["status"][0] in wanted
+
+
+@pytest.mark.parametrize("bracket", [(0.9, 0.95), (-0.9, -0.8), (-1.0, 1.0), (-np.inf, np.inf)])
+@pytest.mark.parametrize("capacity", [100, None])
+def test_any_bracket_leads_to_the_bits_of_the_reference(core, bracket, capacity):
+    x, reference = case("normal", 129, 24)
+    pool = HostEngine(core, "mma").pool(x)
+    assert isinstance(pool, DevicePool)
+    found = cutoff_and_density(pool, 0.6, bracket=bracket, capacity=capacity)
+    assert_same_density(found, reference.density(0.6))
+
+
+# ---- many classes --------------------------------------------------------------------------------------
+
+
+def batch_of(core: ModuleType, loop: str, x: np.ndarray, sizes: list[int]) -> ClassBatch:
+    ready = HostEngine(core, loop).pool(x)._rows
+    return ClassBatch(ready, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def assert_same_picks(core: ModuleType, loop: str, x: np.ndarray, eta_max: float = 0.95, p: int = 5) -> int:
+    """Picks of classes of SIZES among the rows, some of which must not be picked. How many were found quickly."""
+    rng = np.random.default_rng(3)
+    order = rng.permutation(len(x))
+    pools = np.split(order, np.cumsum(SIZES))[:-1]
+    may_pick = rng.random(len(x)) < 0.8
+    squares = REFERENCE.squared_norms(x)
+    backend = HostEngine(core, loop).backend
+    found = backend.pick_classes(FeatureBank(x), squares, pools, p, 0.6, eta_max, may_pick)
+    for pool, picks in zip(pools, found, strict=True):
+        if picks is None:
+            continue
+        wanted = pick_density_peaks(REFERENCE.pool(x[pool], squares[pool]), p, 0.6, eta_max, may_pick[pool])
+        for field in dataclasses.fields(picks):
+            assert_same_bits(getattr(picks, field.name), getattr(wanted, field.name))
+    return sum(picks is not None for picks in found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_picks_of_many_classes_are_the_reference_s(core, loop, dtype):
+    x, _ = case("normal", 640, 40, dtype)
+    assert assert_same_picks(core, loop, x) == len(SIZES)
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "close", "binary"])
+def test_picks_among_ties_are_the_reference_s(core, kind):
+    assert assert_same_picks(core, "simt", case(kind, 640, 40)[0]) > 0
+
+
+def test_picks_stay_the_same_when_rows_are_turned_down(core):
+    assert assert_same_picks(core, "mma", case("normal", 640, 40)[0], eta_max=0.3, p=8) > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_picks_do_not_depend_on_the_order_of_blocks_and_threads(core, loop, seed):
+    core.set_seed(seed)
+    try:
+        assert assert_same_picks(core, loop, case("normal", 640, 40)[0]) == len(SIZES)
+    finally:
+        core.set_seed(0)
