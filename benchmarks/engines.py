@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,10 @@ from proto_engine.bank_formats import BFLOAT16
 HOST = ("cpu", "numba")
 GPU = ("cuda", "cupy", "numba-cuda", "torch")
 LOOPS = ("simt", "mma", "wgmma")  # tile loops of "cuda"
-# Rows of a class beyond which a backend would keep all others waiting: "numba-cuda" is there to be read, and
-# "torch" looks up what float32 leaves open through gathers.
-MOST_ROWS = {"numba-cuda": 8192, "torch": 32768}
+# Rows of a class beyond which one would keep all others waiting: "numba-cuda" is there to be read, "torch" looks up
+# what float32 leaves open through gathers, and "simt" multiplies without tensor cores.
+MOST_ROWS = {"numba-cuda": 8192, "torch": 32768, "cuda simt": 131072}
+_said: set[str] = set()
 
 
 def _as_is(rows: Any) -> Any:
@@ -91,12 +93,19 @@ def standing_in(instance: Any) -> Iterator[None]:
 
 def host_engines(names: Sequence[str] = HOST) -> list[Engine]:
     """The backends of the host that can run here."""
-    return [Engine(n, n, _to_torch if n == "torch" else _as_is) for n in names if pe.backends()[n] is None]
+    found = []
+    for name in names:
+        why_not = pe.backends()[name]
+        if why_not is None:
+            found.append(Engine(name, name, _to_torch if name == "torch" else _as_is))
+        else:
+            left_out(name, why_not)
+    return found
 
 
 def fits(engine: Engine, m: int) -> bool:
     """Whether a class of m rows is not too much for it."""
-    return m <= MOST_ROWS.get(engine.backend, m)
+    return m <= MOST_ROWS.get(engine.name, m)
 
 
 @functools.cache
@@ -118,7 +127,7 @@ def _loop(which: str, device: Any) -> Engine | None:
 
         instance = CudaBackend(loop=which)
     except Exception as error:
-        _left_out(f"cuda {which}", error)
+        left_out(f"cuda {which}", error)
         return None
     return _probe("cuda", device, instance, f"cuda {which}")
 
@@ -130,7 +139,7 @@ def _probe(backend: str, device: Any, instance: Any, name: str | None = None) ->
     name = name or backend
     why_not = pe.backends().get(backend, "no backend has that name")
     if why_not is not None:
-        _left_out(name, why_not)
+        left_out(name, why_not)
         return None
     rows = torch.arange(1.0, 65.0, device=device).view(8, 8)
     ways: list[Callable[[Any], Any]] = [_as_is]
@@ -147,10 +156,22 @@ def _probe(backend: str, device: Any, instance: Any, name: str | None = None) ->
             first = first or error
             continue
         return engine
-    _left_out(name, first)
+    left_out(name, first)
     return None
 
 
-def _left_out(name: str, why: Any) -> None:
+def installed(module: str, name: str) -> bool:
+    """Whether the module that a baseline needs is there; a line, said once, where it is not."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    left_out(name, f"the module {module} is not installed")
+    return False
+
+
+def left_out(name: str, why: Any) -> None:
+    """Say once that a variant is left out."""
     text = str(why).strip().splitlines()
-    print(f"{name} left out: {text[0] if text else type(why).__name__}", file=sys.stderr, flush=True)
+    line = f"{name} left out: {text[0] if text else type(why).__name__}"
+    if line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr, flush=True)

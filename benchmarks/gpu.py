@@ -44,7 +44,6 @@ class Gpu(Place):
     """
 
     name = "cuda"
-    warms_up = True  # clocks rise, allocators fill, and whatever compiles at the first call has compiled
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rows import OK, on_gpu
 from rows import sizes as sizes_of
@@ -15,10 +16,11 @@ _HEADS = ("size", "variant", "task", "median", "p10 to p90", "rate", "memory gro
 
 @dataclass(frozen=True)
 class Summary:
-    """A table of one benchmark: what it shows, its columns, and quotients of two of their rows."""
+    """A table of one benchmark: what it shows, of which cases, its columns, and quotients of two of their rows."""
 
     bench: str
     about: str
+    shown: Callable[[dict[str, Any]], bool]
     columns: Sequence[tuple[str, Find]]
     quotients: Sequence[tuple[str, Find, Find]]  # how many times as fast as the first is the second
 
@@ -48,6 +50,7 @@ SUMMARIES = (
         "bench_density",
         "Cutoff and density of one class of m rows, D dimensions. The first column only multiplies (cuBLAS); rates are "
         "those of the whole product for all columns.",
+        lambda case: case["dim"] == 2048 or case["m"] >= 10**6,  # the chart shows the other dimensions
         [
             ("`torch.mm` alone", _product),
             *((f"`{name}`", of(name, _DENSITY)) for name in ("cuda", "cupy", "torch")),
@@ -59,6 +62,7 @@ SUMMARIES = (
         "bench_engine",
         "All prototypes of C classes of m rows, D dimensions, from call to picks, and with the corrected labels of all "
         "rows; the bank lies on the device. The first column only multiplies.",
+        lambda case: case["dim"] == 2048 or case["m"] >= 10**6,
         [
             ("product alone", _products),
             *((f"`{name}`", of(name, _SELECT)) for name in ("cuda", "cupy", "torch")),
@@ -74,6 +78,7 @@ SUMMARIES = (
         "bench_score",
         "Corrected labels of N rows of D dimensions against C classes, from a bank on the device and from one in "
         "pinned host memory. Rates of ours count each row once, those of the copy what it reads and writes.",
+        lambda case: case["num_classes"] == 14,
         [
             ("copy", _copy),
             *((f"`{name}`", of(name, _CORRECT)) for name in ("cuda", "cupy", "faiss", "torch")),
@@ -104,7 +109,7 @@ def gpu_summary(rows: Sequence[Row]) -> str:
     """The README's section: a table for each benchmark and device, and the charts."""
     parts = []
     for summary in SUMMARIES:
-        there = [row for row in gpu_rows(rows) if row["bench"] == summary.bench]
+        there = [row for row in gpu_rows(rows) if row["bench"] == summary.bench and summary.shown(row["case"])]
         if there:
             parts += [summary.about, *(_table(summary, device, cases) for device, cases in newest(there).items())]
             if summary.bench == "bench_density":

@@ -5,7 +5,7 @@ A benchmark lists `Variant` objects: ways to compute one thing. `run_case` then,
 1. leaves out what cannot fit into memory (the row says "out of memory" and how much it would take),
 2. runs each variant once and checks what it returns; one that is wrong or fails gets a row that says so and
    is not timed,
-3. measures the peak memory of each,
+3. measures the peak memory of each: on a GPU by one more call, the second to warm up,
 4. times them in turn, round after round, caches emptied before every call.
 
 So a slow minute of the machine hits all variants alike. `places` and `gpu` know the two kinds of machines,
@@ -199,10 +199,6 @@ def run_case(
         trial = trials[v.key]
         first_call(v, trial, inputs, check, place)
         _say(f"{bench.name} {sizes(case)}: {v.key} {'is right' if trial.outcome == OK else trial.outcome}")
-    if place.warms_up:
-        time_interleaved(alive(), trials, inputs, place, repeats=1)
-        for trial in trials.values():
-            trial.clocks.clear()
     time_interleaved(alive(), trials, inputs, place, repeats=repeats)
     return [row_of(bench, case, v, trials[v.key], common, room) for v in variants]
 
@@ -291,7 +287,7 @@ def row_of(
     clocks = trial.clocks
     use_events = clocks[0].events is not None and not variant.ends_on_host
     times = [c.events if use_events else c.wall for c in clocks]
-    row |= {"warmup": 1, "clock": "events" if use_events else "wall"}
+    row |= {"warmup": 1 if clocks[0].events is None else 2, "clock": "events" if use_events else "wall"}
     row |= summary(times, **(variant.work or bench.work(case)))
     if clocks[0].events is not None:  # both, whichever counts
         row["wall_median_s"] = float(np.median([c.wall for c in clocks]))

@@ -45,7 +45,6 @@ class Place(ABC):
     """What the harness asks of the place that it runs on."""
 
     name: str  # of --device
-    warms_up: bool  # whether a round that does not count comes first
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
@@ -92,7 +91,6 @@ class Host(Place):
     """The processors of this machine."""
 
     name = "cpu"
-    warms_up = False  # the check was the warm-up
 
     def __init__(self) -> None:
         self._caches: CacheFlush | None = None

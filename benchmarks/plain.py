@@ -6,11 +6,11 @@ or "eta" (densities given).
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from typing import Any
 
 import numpy as np
+from engines import installed
 from harness import Case, Variant
 from machine import num_processors
 from one_class import OneClass
@@ -46,9 +46,9 @@ def gpu_baselines(stage: str, task: str, case: Case, *, ends_on_host: bool) -> l
     if stage != "similarity" and m <= _GPU_CHUNKED_ROWS:
         ways.append(("torch chunked", partial(torch_chunked, stage), 0, "allocators"))
         ways.append(("torch.compile", partial(torch_compiled, stage), 0, "allocators"))
-    if importlib.util.find_spec("cupy"):
+    if installed("cupy", "cupy dense"):
         ways.append(("cupy dense", partial(array_dense, "cupy", stage), needs, "allocators"))
-    if m <= _KEOPS_ROWS.get(stage, 0) and importlib.util.find_spec("pykeops"):
+    if m <= _KEOPS_ROWS.get(stage, 0) and installed("pykeops", "keops"):
         ways.append(("keops", partial(keops, stage), 0, "free memory"))
     return [
         Variant(name, task, "baseline", 1, call, bytes, ends_on_host=ends_on_host, meter=meter)

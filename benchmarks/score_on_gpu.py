@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from baselines_score import array_score, faiss_score, torch_score
 from checks import require
-from engines import Engine, gpu_engines
+from engines import Engine, gpu_engines, installed, left_out
 from harness import Case, Side, Variant
 from inputs import itemsize, relu_bank
 
@@ -80,7 +79,7 @@ def variants(case: Case, place: Place) -> list[Variant]:
         found.append(Variant(e.name, CORRECT, "ours", 1, partial(correct, e), meter=e.meter))
         found.append(Variant(e.name, SCORE, "ours", 1, partial(score, e), meter=e.meter))
     found.append(Variant("torch chunked", CORRECT, "baseline", 1, plain_torch))
-    if importlib.util.find_spec("cupy"):
+    if installed("cupy", "cupy chunked"):
         found.append(Variant("cupy chunked", CORRECT, "baseline", 1, plain_cupy))
     if place.device.type == "cuda" and _faiss_gpus():
         found.append(Variant("faiss index", CORRECT, "baseline", 1, plain_faiss, meter="free memory"))
@@ -182,11 +181,14 @@ def _tensor(array: np.ndarray) -> Any:
 
 @functools.cache
 def _faiss_gpus() -> bool:
-    if importlib.util.find_spec("faiss") is None:
+    if not installed("faiss", "faiss index"):
         return False
     import faiss
 
-    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+        return True
+    left_out("faiss index", f"faiss {faiss.__version__} has no GPU to work on")
+    return False
 
 
 @functools.cache

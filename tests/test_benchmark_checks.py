@@ -241,6 +241,13 @@ def test_engines_name_what_they_leave_out(capsys):
     engines.gpu_engines.cache_clear()
 
 
+def test_engines_say_once_what_is_not_installed(capsys):
+    assert engines.installed("numpy", "numpy dense")
+    for _ in range(2):
+        assert not engines.installed("no_such_module", "a baseline")
+    assert capsys.readouterr().err == "a baseline left out: the module no_such_module is not installed\n"
+
+
 def test_engine_of_an_instance_stands_in_for_its_name():
     from proto_engine.backends.reference import ReferenceBackend
 

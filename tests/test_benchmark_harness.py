@@ -66,6 +66,14 @@ def test_timing_gives_each_variant_its_threads(monkeypatch):
     assert os.environ["PROTO_ENGINE_NUM_THREADS"] == "5"
 
 
+def test_host_flush_touches_twice_the_last_cache(monkeypatch):
+    monkeypatch.setattr(machine, "l3_bytes", lambda: 2**12)
+    place = places.Host()
+    place.flush()
+    place.flush()
+    assert place._caches._buffer.nbytes == 2**13 and (place._caches._buffer == 3.0).all()
+
+
 def test_timing_variant_that_fails_late_leaves_the_others_alone(capsys):
     calls = []
 
@@ -143,7 +151,7 @@ def test_run_case_on_a_gpu_tells_both_clocks(tmp_path):
     for row, clock in ((device, "events"), (host, "wall")):
         assert row["clock"] == clock and row["median_s"] == row[f"{clock}_median_s"]
         assert row["wall_median_s"] == pytest.approx(2 * row["events_median_s"])
-        assert row["repeats"] == 3  # the warm-up round does not count
+        assert row["repeats"] == 3
         assert (row["memory_growth_bytes"], row["memory_from"]) == (5_000_000, "allocators")
         assert rows.on_gpu(row)
     assert device["gb_per_s"] is None and device["gflop_per_s"] == pytest.approx(2 / device["median_s"])
