@@ -2,16 +2,20 @@
 
 faiss decides only what its float32 values prove: a row whose third score is too close to its second has
 all its scores computed in float64. The two scores that are given back are always the pinned float64 ones.
+
+Features on a GPU are searched there (`faiss_gpu`), where faiss was built for GPUs and finds one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import faiss
 import numpy as np
 
+from ..array_kinds import is_cupy, is_tensor
 from ..errors import BackendUnavailable
 from . import cpu
 from .base import Backend, Pool, error_bound, usable
@@ -27,7 +31,17 @@ class FaissBackend(Backend):
 
     name = "faiss"
 
-    def squared_norms(self, rows: np.ndarray) -> np.ndarray:
+    def __init__(self) -> None:
+        self.takes_device_arrays = _on_gpu()
+
+    def native(self, rows: Any) -> Any:
+        if is_cupy(rows) or (is_tensor(rows) and rows.is_cuda):
+            return _torch_backend().native(rows)
+        return super().native(rows)
+
+    def squared_norms(self, rows: Any) -> np.ndarray:
+        if is_tensor(rows):
+            return _torch_backend().squared_norms(rows)
         if cpu.unavailable is None:
             return cpu.CpuBackend().squared_norms(rows)
         squares = np.empty(len(rows))
@@ -36,7 +50,9 @@ class FaissBackend(Backend):
             squares[start : start + len(x)] = _pinned_dots(x, x)
         return squares
 
-    def normalize(self, rows: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    def normalize(self, rows: Any, squares: np.ndarray) -> Any:
+        if is_tensor(rows):
+            return _torch_backend().normalize(rows, squares)
         if cpu.unavailable is None:
             return cpu.CpuBackend().normalize(rows, squares)
         unit = np.empty(rows.shape, dtype=np.float32)
@@ -45,10 +61,14 @@ class FaissBackend(Backend):
             unit[part] = to_double(rows[part]) / np.sqrt(squares[part])[:, None]
         return unit
 
-    def pool(self, rows: np.ndarray, squares: np.ndarray) -> Pool:
+    def pool(self, rows: Any, squares: np.ndarray) -> Pool:
         raise BackendUnavailable("backend 'faiss' only scores: choose another one to select prototypes")
 
-    def score(self, rows: np.ndarray, folded: np.ndarray) -> np.ndarray:
+    def score(self, rows: Any, folded: np.ndarray) -> Any:
+        if is_tensor(rows):
+            from . import faiss_gpu
+
+            return faiss_gpu.score(rows, folded, faiss_gpu.search_on(rows.device.index))
         sigma = np.full((len(rows), len(folded)), np.nan, dtype=np.float32)
         vectors = folded.astype(np.float32)
         with _threads():
@@ -56,7 +76,11 @@ class FaissBackend(Backend):
                 sigma[good] = faiss.pairwise_distances(unit, vectors, faiss.METRIC_INNER_PRODUCT)
         return sigma
 
-    def top2(self, rows: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def top2(self, rows: Any, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if is_tensor(rows):
+            from . import faiss_gpu
+
+            return faiss_gpu.top2(rows, folded, faiss_gpu.search_on(rows.device.index))
         label = np.full(len(rows), -1, dtype=np.int64)
         best, second = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
         index = faiss.IndexFlatIP(folded.shape[1])
@@ -90,6 +114,23 @@ class FaissBackend(Backend):
                 yield start + good, squares, np.ascontiguousarray(self.normalize(block, squares))
 
 
+def _on_gpu() -> bool:
+    """Whether faiss was built for GPUs and finds one, and torch as well."""
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _torch_backend() -> Backend:
+    from .torch import TorchBackend
+
+    return TorchBackend()
+
+
 def _pinned_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`reference.pinned_dot` of rows, a group of lanes at a time.   [n, D] float64 -> [n]"""
     with np.errstate(invalid="ignore", over="ignore"):
@@ -104,7 +145,9 @@ def _pinned_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _pinned_scores(x: np.ndarray, folded: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """Pinned products of rows with their classes [n, k], or with all where none are given.   [n, k]"""
+    """Pinned products of float64 rows with their classes [n, k], or with all where none are given.   [n, k]"""
+    if cpu.unavailable is None:
+        return _native_scores(x, folded, classes)
     if classes is not None:
         return np.stack([_pinned_dots(x, folded[of]) for of in classes.T], axis=1)
     out = np.empty((len(x), len(folded)))
@@ -114,6 +157,20 @@ def _pinned_scores(x: np.ndarray, folded: np.ndarray, classes: np.ndarray | None
         left, right = np.repeat(block, len(folded), axis=0), np.tile(folded, (len(block), 1))
         out[start : start + step] = _pinned_dots(left, right).reshape(len(block), len(folded))
     return out
+
+
+def _native_scores(x: np.ndarray, folded: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """`_pinned_scores` by the native module: similarities of pairs of rows whose squares it takes for one."""
+    from .. import _core
+
+    num_rows, num_classes = len(x), len(folded)
+    if classes is None:
+        classes = np.broadcast_to(np.arange(num_classes), (num_rows, num_classes))
+    pairs = np.concatenate([x, folded])
+    first = np.repeat(np.arange(num_rows), classes.shape[1])
+    second = (num_rows + classes).reshape(-1)
+    ones = np.ones(len(pairs))
+    return _core.pair_similarity(pairs, "float64", ones, first, second, num_threads()).reshape(classes.shape)
 
 
 def _best_two(sigma: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
