@@ -20,7 +20,7 @@ from proto_engine.backends.exact import cutoff_and_density
 from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
-LOOPS = ("simt", "mma")
+LOOPS = ("simt", "mma", "wgmma")
 SIZES = (130, 1, 300, 2, 128, 40)
 
 
