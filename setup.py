@@ -15,6 +15,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 
@@ -61,10 +62,22 @@ class CMakeBuild(build_ext):
             sys.exit(f"CMake built no {target.name} (expected suffix {suffix})")
 
 
+class BuildPython(build_py):
+    """Puts the kernels' sources into the package, where CuPy compiles them; an editable install has csrc/."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "proto_engine", "cuda_source")
+            target.mkdir(parents=True, exist_ok=True)
+            for source in (ROOT / "csrc" / "cuda").glob("*.cuh"):
+                shutil.copy(source, target)
+
+
 if has_compiler():
     extensions = [Extension("proto_engine._core", sources=[])]
 else:
     extensions = []
     print("proto_engine: no C++ compiler found, installing without the native CPU backend", file=sys.stderr)
 
-setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild})
+setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild, "build_py": BuildPython})

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .cuda import loops_of
-from .cupy_compiler import kernel, source_folder
-from .cupy_launches import Launches
+from .cupy_compiler import capability_of, kernel, source_folder
+from .cupy_score_launches import AllLaunches
 from .device import Gpu, Memory
 from .device_backend import DeviceBackend
 
@@ -37,7 +37,7 @@ def unavailable_reason() -> str | None:
         if runtime.getDeviceCount() == 0:
             return "CuPy finds no GPU"
         nvrtc.getVersion()
-        capability = _capability(cupy.cuda.Device(0))
+        capability = capability_of(cupy.cuda.Device(0))
     except Exception as error:  # of several classes, depending on what is missing
         return f"CuPy cannot use a GPU here: {' '.join(str(error).split())}"
     if capability < _LEAST_CAPABILITY:
@@ -45,11 +45,6 @@ def unavailable_reason() -> str | None:
     if source_folder() is None:
         return "the package was installed without its CUDA sources"
     return None
-
-
-def _capability(device: Any) -> tuple[int, int]:
-    digits = device.compute_capability  # such as "90"
-    return int(digits[:-1]), int(digits[-1])
 
 
 class CupyMemory:
@@ -101,7 +96,7 @@ class CupyGpu:
     def __init__(self, device: int = 0, stream: int = 0, owner: Any = None) -> None:
         self.device, self.stream = device, stream
         self._stream = _cupy_stream(stream, device) if owner is None else owner
-        self._launches = Launches(partial(kernel, device), self._stream)
+        self._launches = AllLaunches(partial(kernel, device), self._stream)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -191,6 +186,9 @@ class CupyBackend(DeviceBackend):
         return CupyGpu(device, stream)
 
     def _available_loops(self, device: int) -> list[str]:
+        return [loop for loop in loops_of(self.compute_capability(device)) if loop != "wgmma"]
+
+    def compute_capability(self, device: int) -> tuple[int, int]:
         import cupy
 
-        return [loop for loop in loops_of(_capability(cupy.cuda.Device(device))) if loop != "wgmma"]
+        return capability_of(cupy.cuda.Device(device))

@@ -50,11 +50,14 @@ class Program:
         C++ names, template arguments included.
     claims : tuple of str
         Constant expressions in C++ that Python relies on; a false one is an error of compilation.
+    least_capability : tuple of int
+        Of a GPU that has the instructions that are used.
     """
 
     headers: tuple[str, ...]
     kernels: tuple[str, ...]
     claims: tuple[str, ...] = ()
+    least_capability: tuple[int, int] = (7, 5)
 
     @property
     def source(self) -> str:
@@ -92,6 +95,12 @@ class Image:
             return cls(code, fields["names"]) if fields["sha256"] == hashlib.sha256(code).hexdigest() else None
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def capability_of(device: Any) -> tuple[int, int]:
+    """Of a ``cupy.cuda.Device``."""
+    digits = device.compute_capability  # such as "90"
+    return int(digits[:-1]), int(digits[-1])
 
 
 def architecture(capability: tuple[int, int], supported: Sequence[int]) -> str:
@@ -174,7 +183,7 @@ class Kernel:
     """One kernel, loaded on one device."""
 
     def __init__(self, function: Any, processors: int) -> None:
-        self._function, self._processors = function, processors
+        self._function, self.processors = function, processors
         self._resident: dict[tuple[int, int], int] = {}
 
     def launch(
@@ -193,7 +202,7 @@ class Kernel:
             each = driver.occupancyMaxActiveBlocksPerMultiprocessor(pointer, threads, shared)
             if each == 0:
                 raise BackendUnavailable("backend 'cupy': a block of its kernels does not fit on this GPU")
-            self._resident[threads, shared] = each * self._processors
+            self._resident[threads, shared] = each * self.processors
         return self._resident[threads, shared]
 
 
@@ -213,8 +222,11 @@ def _load(device: int, program: Program) -> dict[str, Kernel]:
     import cupy
 
     with cupy.cuda.Device(device) as current:
-        capability = current.compute_capability  # such as "90"
-        target = architecture((int(capability[:-1]), int(capability[-1])), cupy.cuda.nvrtc.getSupportedArchs())
+        capability = capability_of(current)
+        if capability < program.least_capability:
+            wanted, found = (".".join(map(str, pair)) for pair in (program.least_capability, capability))
+            raise BackendUnavailable(f"backend 'cupy': wanted compute capability {wanted}, device {device} has {found}")
+        target = architecture(capability, cupy.cuda.nvrtc.getSupportedArchs())
         image = _cached(program, target)
         module = cupy.cuda.Module()
         module.load(image.code)

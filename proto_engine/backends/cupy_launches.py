@@ -27,22 +27,20 @@ TILE_THREADS = 256
 P, Q, I, F, D = (np.dtype(code) for code in ("u8", "i8", "i4", "f4", "f8"))  # noqa: E741 - an address is P
 
 
-def _record(*members: tuple[str, Any]) -> np.dtype:
+def record(*members: tuple[str, Any]) -> np.dtype:
     return np.dtype(list(members), align=True)
 
 
-ROWS = _record(("data", P), ("stride", Q), ("dim", Q), ("squares", P))
-WORK = _record(
-    ("offsets", P), ("tile_start", P), ("first", Q), ("last", Q), ("rounds", Q), ("columns", Q), ("shape", I)
-)
-OPERAND = _record(("data", P), ("stride", Q), ("scale", P), ("uniform", F), ("dim", I), ("segments", I))
-EXTREMES = _record(("limit", P), ("smallest", P), ("best", P))
+ROWS = record(("data", P), ("stride", Q), ("dim", Q), ("squares", P))
+WORK = record(("offsets", P), ("tile_start", P), ("first", Q), ("last", Q), ("rounds", Q), ("columns", Q), ("shape", I))
+OPERAND = record(("data", P), ("stride", Q), ("scale", P), ("uniform", F), ("dim", I), ("segments", I))
+EXTREMES = record(("limit", P), ("smallest", P), ("best", P))
 PARAMETERS = {
-    "Histogram": _record(("state", P), ("histogram", P)),
-    "Count": _record(("state", P), ("above", P), ("entries", P), ("histogram", P)),
-    "Store": _record(("out", P)),
+    "Histogram": record(("state", P), ("histogram", P)),
+    "Count": record(("state", P), ("above", P), ("entries", P), ("histogram", P)),
+    "Store": record(("out", P)),
     "Best": EXTREMES,
-    "Near": _record(("extremes", EXTREMES), ("reach", F), ("list", P), ("length", P), ("capacity", P)),
+    "Near": record(("extremes", EXTREMES), ("reach", F), ("list", P), ("length", P), ("capacity", P)),
 }
 
 # What the kernels take, in order.
@@ -72,12 +70,12 @@ BY_ELEMENT = {
 }
 
 _LOOP_SHARED = {
-    "SimtLoop": _record(("a", (F, (16, mirror.TILE + 4))), ("b", (F, (16, mirror.TILE + 4)))),
-    "MmaLoop": _record(("a", ("u2", (4, mirror.TILE * 32))), ("b", ("u2", (4, mirror.TILE * 32)))),
+    "SimtLoop": record(("a", (F, (16, mirror.TILE + 4))), ("b", (F, (16, mirror.TILE + 4)))),
+    "MmaLoop": record(("a", ("u2", (4, mirror.TILE * 32))), ("b", ("u2", (4, mirror.TILE * 32)))),
 }
 _EPILOGUE_SHARED = {
-    "Histogram": _record(("bins", ("u4", mirror.BINS)), ("c", I)),
-    "Count": _record(("rows", ("u4", mirror.TILE)), ("columns", ("u4", mirror.TILE))),
+    "Histogram": record(("bins", ("u4", mirror.BINS)), ("c", I)),
+    "Count": record(("rows", ("u4", mirror.TILE)), ("columns", ("u4", mirror.TILE))),
 }
 _NOTHING = np.dtype("u1")  # an empty struct takes a byte
 
@@ -85,7 +83,7 @@ _NOTHING = np.dtype("u1")  # an empty struct takes a byte
 def shared_bytes(loop: str, epilogue: str) -> int:
     """Dynamic shared memory of a pass over the tiles: ``sizeof(TileShared)``."""
     members = ("loop", _LOOP_SHARED[loop.split("<")[0]]), ("epilogue", _EPILOGUE_SHARED.get(epilogue, _NOTHING))
-    return _record(*members).itemsize
+    return record(*members).itemsize
 
 
 # ---- programs ------------------------------------------------------------------------------------------
@@ -117,7 +115,7 @@ def element_program(dtype: int) -> Program:
 @cache
 def tile_program(loop: str, epilogue: str) -> Program:
     """One pass over the tiles: they take longest to compile, and few need all of them."""
-    header = "simt_loop.cuh" if loop.startswith("Simt") else "mma_loop.cuh"
+    header, least = ("simt_loop.cuh", (7, 5)) if loop.startswith("Simt") else ("mma_loop.cuh", (8, 0))
     struct = f"{epilogue}Epilogue<{loop}>"
     claims = [
         f"kTile == {mirror.TILE} && {loop}::kThreads == {TILE_THREADS}",
@@ -126,7 +124,7 @@ def tile_program(loop: str, epilogue: str) -> Program:
         *layout_claims("Operand", OPERAND),
         *layout_claims(f"{struct}::Params", PARAMETERS[epilogue]),
     ]
-    return Program(("lists.cuh", header, "tile_kernel.cuh"), (f"tile_kernel<{loop}, {struct}>",), tuple(claims))
+    return Program(("lists.cuh", header, "tile_kernel.cuh"), (f"tile_kernel<{loop}, {struct}>",), tuple(claims), least)
 
 
 # ---- launches ------------------------------------------------------------------------------------------
