@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import proto_engine as pe
 from proto_engine import ops
 from proto_engine.array_kinds import to_numpy
+from proto_engine.backends import _KNOWN
 from proto_engine.bank_formats import BFLOAT16
 
 HOST = ("cpu", "numba")
@@ -95,12 +95,19 @@ def host_engines(names: Sequence[str] = HOST) -> list[Engine]:
     """The backends of the host that can run here."""
     found = []
     for name in names:
-        why_not = pe.backends()[name]
-        if why_not is None:
+        reason = why_not(name)
+        if reason is None:
             found.append(Engine(name, name, _to_torch if name == "torch" else _as_is))
         else:
-            left_out(name, why_not)
+            left_out(name, reason)
     return found
+
+
+def why_not(name: str) -> str | None:
+    """Why the backend of that name cannot run here; asks about no other, since some import a lot to find out."""
+    if name not in _KNOWN:
+        return "no backend has that name"
+    return _KNOWN[name][0]()
 
 
 def fits(engine: Engine, m: int) -> bool:
@@ -137,9 +144,9 @@ def _probe(backend: str, device: Any, instance: Any, name: str | None = None) ->
     import torch
 
     name = name or backend
-    why_not = pe.backends().get(backend, "no backend has that name")
-    if why_not is not None:
-        left_out(name, why_not)
+    reason = why_not(backend)
+    if reason is not None:
+        left_out(name, reason)
         return None
     rows = torch.arange(1.0, 65.0, device=device).view(8, 8)
     ways: list[Callable[[Any], Any]] = [_as_is]
