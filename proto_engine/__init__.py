@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .backends import backends
+from .backends import backends, self_check
 from .bank import FeatureBank
 from .corrections import Corrections
 from .errors import BackendUnavailable
@@ -36,6 +36,7 @@ __all__ = [
     "density_peaks",
     "score_samples",
     "select_prototypes",
+    "self_check",
     "show_versions",
     "similarity",
 ]

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .backends import backends, self_check
+from .backends.gpu_record import recorded_runs
 from .bank import FeatureBank
 from .class_names import load_with_names, renumber
 from .cli_report import correction_report, selection_report
@@ -112,6 +114,12 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     show_versions()
+    unavailable = {name for name, reason in backends().items() if reason is not None}  # said already
+    for name, reason in self_check().items():
+        if name not in unavailable:
+            print(f"self-check {name:<10} {'passed' if reason is None else reason}")
+    for run in recorded_runs():
+        print(f"verified on {run['device']}, {run['date']}: {', '.join(sorted(run['verified'])) or 'nothing'}")
 
 
 def _check_output(arguments: argparse.Namespace, endings: Sequence[str], *inputs: str | None) -> str:
@@ -205,7 +213,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_running(score)
     score.set_defaults(run=_score)
 
-    info = commands.add_parser("info", help="print versions, and which backends can run here")
+    info = commands.add_parser(
+        "info", help="print versions, which backends can run here, and whether they compute right"
+    )
     info.set_defaults(run=_info)
     return parser
 

@@ -42,7 +42,7 @@ def resolve(features: Any, backend: str) -> Resolved:
         The named backend cannot run here.
     """
     kind = kind_of(features)
-    chosen = choose(backend, on_cpu=kind.on_cpu)
+    chosen = choose(backend, on_cpu=kind.on_cpu, device=kind.device)
     if not kind.on_cpu and not chosen.takes_device_arrays:
         raise ValueError(
             f"backend: wanted one that computes on {kind}, where the features are, got {chosen.name!r}; "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from ..errors import BackendUnavailable
 from .base import Backend, Pool, error_bound, usable
+from .self_check import require, self_check, why_not_auto
 
-__all__ = ["Backend", "Pool", "backends", "choose", "error_bound", "get", "usable"]
+__all__ = ["Backend", "Pool", "backends", "choose", "error_bound", "get", "self_check", "usable"]
 
 _log = logging.getLogger("proto_engine")
 _said: set[str] = set()
@@ -21,16 +24,6 @@ def _cpu_reason() -> str | None:
     return cpu.unavailable
 
 
-def _cuda_reason() -> str | None:
-    try:
-        from .. import _core
-    except ImportError as error:
-        return f"the native module was not built: {error}"
-    if _core.cuda_architectures is None:
-        return "the package was built without CUDA (nvcc was not found, or PROTO_ENGINE_CUDA=0)"
-    return f"compiled for {_core.cuda_architectures}, but only normalize has a CUDA kernel so far"
-
-
 def _module_reason(module: str) -> Callable[[], str | None]:
     def reason() -> str | None:
         return None if importlib.util.find_spec(module) else f"the module {module} is not installed"
@@ -38,48 +31,30 @@ def _module_reason(module: str) -> Callable[[], str | None]:
     return reason
 
 
-def _make_cpu() -> Backend:
-    from .cpu import CpuBackend
+def _asked(module: str) -> Callable[[], str | None]:
+    """The reason that a backend's own module gives; it may look for a GPU."""
 
-    return CpuBackend()
+    def reason() -> str | None:
+        return importlib.import_module(f".{module}", __name__).unavailable_reason()
 
-
-def _make_numba() -> Backend:
-    from .numba import NumbaBackend
-
-    return NumbaBackend()
+    return reason
 
 
-def _make_torch() -> Backend:
-    from .torch import TorchBackend
-
-    return TorchBackend()
-
-
-def _make_reference() -> Backend:
-    from .reference import ReferenceBackend
-
-    return ReferenceBackend()
-
-
-def _make_faiss() -> Backend:
-    from .faiss import FaissBackend
-
-    return FaissBackend()
-
-
-def _make_cuda() -> Backend:
-    raise BackendUnavailable(str(_cuda_reason()))
+def _make(module: str, name: str) -> Callable[[], Backend]:
+    """The backend of that class; what it needs is imported only now."""
+    return lambda: getattr(importlib.import_module(f".{module}", __name__), name)()
 
 
 _KNOWN: dict[str, tuple[Callable[[], str | None], Callable[[], Backend]]] = {
-    "cpu": (_cpu_reason, _make_cpu),
-    "numba": (_module_reason("numba"), _make_numba),
-    "torch": (_module_reason("torch"), _make_torch),
-    "faiss": (_module_reason("faiss"), _make_faiss),
-    "cuda": (_cuda_reason, _make_cuda),
-    "reference": (lambda: None, _make_reference),
+    "cpu": (_cpu_reason, _make("cpu", "CpuBackend")),
+    "numba": (_module_reason("numba"), _make("numba", "NumbaBackend")),
+    "torch": (_module_reason("torch"), _make("torch", "TorchBackend")),
+    "faiss": (_module_reason("faiss"), _make("faiss", "FaissBackend")),
+    "cuda": (_asked("cuda"), _make("cuda", "CudaBackend")),
+    "numba-cuda": (_asked("numba_cuda"), _make("numba_cuda", "NumbaCudaBackend")),
+    "reference": (lambda: None, _make("reference", "ReferenceBackend")),
 }
+_AUTO_ON_GPU = ("cuda", "torch")  # fastest first
 _AUTO_ON_HOST = ("cpu", "numba", "torch", "reference")  # fastest first; the last always runs
 
 
@@ -112,23 +87,48 @@ def get(name: str) -> Backend:
     return make()
 
 
-def choose(name: str, *, on_cpu: bool) -> Backend:
-    """`get`, or for "auto" the fastest backend for data in host memory or on a GPU; said once in the log."""
+def choose(name: str, *, on_cpu: bool, device: Any = None) -> Backend:
+    """`get`, or for "auto" the fastest backend for data in host memory or on a GPU; said once in the log.
+
+    ``device`` says which GPU: its number, or a torch.device. A backend that gives wrong answers there is
+    unavailable, see `self_check`.
+    """
+    number = None if on_cpu else _gpu_number(device)
     if name != "auto":
-        return get(name)
+        named = get(name)
+        require(named, number)
+        return named
     if not on_cpu:
-        return _announce("torch", "the features are on a GPU")
+        return _choose_on_gpu(number)
     for candidate in _AUTO_ON_HOST:
         why_not = _KNOWN[candidate][0]()
         if why_not is None:
-            return _announce(candidate, "the fastest that runs on the host here")
+            _say(f"backend 'auto' chose {candidate!r}: the fastest that runs on the host here")
+            return get(candidate)
         _say(f"backend {candidate!r} passed over: {why_not}")
     raise AssertionError("the reference backend always runs")
 
 
-def _announce(name: str, why: str) -> Backend:
-    _say(f"backend 'auto' chose {name!r}: {why}")
-    return get(name)
+def _choose_on_gpu(number: int | None) -> Backend:
+    reasons = []
+    for candidate in _AUTO_ON_GPU:
+        why_not = _KNOWN[candidate][0]()
+        if why_not is None:
+            backend = get(candidate)
+            why_not = why_not_auto(backend, number)
+            if why_not is None:
+                _say(f"backend 'auto' chose {candidate!r}: the fastest to be trusted with features on this GPU")
+                return backend
+        reasons.append(f"{candidate!r}: {why_not}")
+        _say(f"backend {candidate!r} passed over: {why_not}")
+    raise BackendUnavailable(f"backend 'auto' found none for features on a GPU ({'; '.join(reasons)})")
+
+
+def _gpu_number(device: Any) -> int | None:
+    """The number of an NVIDIA GPU; None for a device of another kind."""
+    if device is None or isinstance(device, int):
+        return device or 0
+    return (device.index or 0) if device.type == "cuda" else None
 
 
 def _say(message: str) -> None:
