@@ -70,6 +70,11 @@ class ArrayKind:
         """How a caller brings features of this kind to the host."""
         return {"torch": "features.cpu()", "cupy": "features.get()"}.get(self.library, "features")
 
+    @property
+    def xp(self) -> Any:
+        """The library's module."""
+        return np if self.library == "numpy" else sys.modules[self.library]
+
     def current(self) -> AbstractContextManager[Any]:
         """Make the device CuPy's current one, where its operations run; the other kinds need no such thing."""
         return sys.modules["cupy"].cuda.Device(self.device) if self.library == "cupy" else nullcontext()
@@ -83,13 +88,17 @@ class ArrayKind:
 
             if is_cupy(array):
                 array = tensor_of_cupy(array)
+            elif not is_tensor(array) and not self.on_cpu and hasattr(array, "__cuda_array_interface__"):
+                array = torch.as_tensor(array, device=self.device)
             tensor = array if is_tensor(array) else torch.from_numpy(np.ascontiguousarray(array))
             return tensor.to(self.device)
         cupy = sys.modules["cupy"]
         with self.current():
             if is_tensor(array) and array.is_cuda:
                 return _cupy_of_tensor(array.detach().to(f"cuda:{self.device}"))
-            return array if is_cupy(array) else cupy.asarray(to_numpy(array))
+            if is_cupy(array) or hasattr(array, "__cuda_array_interface__"):
+                return cupy.asarray(array)
+            return cupy.asarray(to_numpy(array))
 
     def full(self, shape: Sequence[int], value: float, dtype: Any) -> Any:
         """A new array of one value, in this kind; ``dtype`` is the library's own."""

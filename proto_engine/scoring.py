@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import as_bank, as_labels, to_numpy
-from .bank import FeatureBank
+from .array_kinds import ArrayKind, to_numpy
+from .arrays import as_bank, as_labels
+from .bank import DEFAULT_CHUNK_BYTES, FeatureBank
 from .corrections import Corrections
 from .ops import Resolved, bad_rows_message, check_choice, check_number, resolve
 from .prototypes import Prototypes
@@ -62,9 +63,10 @@ def score_samples(
     columns = kind.give(present)
     sigma: Any = None
     bad: list[np.ndarray] = []
-    for start, rows in _chunks(bank, progress, "score"):
-        part = kind.give(resolved.backend.score(resolved.native(rows), folded))  # [b, present]
-        bad.append(start + np.flatnonzero(np.isnan(to_numpy(part[:, :1])[:, 0])))
+    for start, result in resolved.backend.score_chunks(_chunks(bank, kind, progress, "score"), folded):
+        part = kind.give(result)  # [b, present]
+        with kind.current():
+            bad.append(start + _rows_where(part[:, 0] != part[:, 0]))
         _refuse(bad[-1], len(bank), on_bad_rows)
         if sigma is None:
             sigma = kind.full((len(bank), num_classes), -np.inf, part.dtype)
@@ -126,19 +128,23 @@ def correct_labels(
         raise ValueError(f"min_margin: wanted 0 or more, got {min_margin}")
     bank, resolved, present, folded = _prepare(features, prototypes, backend, on_bad_rows)
     given = as_labels(labels, len(bank), prototypes.num_classes)
-    suggested = np.empty(len(bank), dtype=np.int64)
-    score, margin = np.empty(len(bank)), np.empty(len(bank))
-    for start, rows in _chunks(bank, progress, "correct"):
-        label, best, second = resolved.backend.top2(resolved.native(rows), folded)
-        _refuse(start + np.flatnonzero(label < 0), len(bank), on_bad_rows)
-        part = slice(start, start + len(label))
-        suggested[part] = np.where(label < 0, -1, present[label])
-        score[part] = best
-        margin[part] = best - second  # infinite with a single class
-    keep = (suggested < 0) | (margin < min_margin)
-    corrected = np.where(keep, given, suggested)
-    give = resolved.kind.give
-    return Corrections(give(corrected), give(given.copy()), give(score), give(margin), give(corrected != given))
+    kind, xp = resolved.kind, resolved.kind.xp
+    with kind.current():
+        given = kind.give(given.copy())
+        classes = kind.give(present)
+        suggested = kind.full((len(bank),), -1, xp.int64)
+        score, margin = (kind.full((len(bank),), np.nan, xp.float64) for _ in range(2))
+        for start, result in resolved.backend.top2_chunks(_chunks(bank, kind, progress, "correct"), folded):
+            label, best, second = (kind.give(array) for array in result)
+            unusable = label < 0
+            _refuse(start + _rows_where(unusable), len(bank), on_bad_rows)
+            part = slice(start, start + len(label))
+            suggested[part] = xp.where(unusable, -1, classes[label])
+            score[part] = best
+            margin[part] = best - second  # infinite with a single class
+        keep = (suggested < 0) | (margin < min_margin)
+        corrected = xp.where(keep, given, suggested)
+        return Corrections(corrected, given, score, margin, corrected != given)
 
 
 def _prepare(
@@ -164,14 +170,20 @@ def _refuse(bad: np.ndarray, num_rows: int, on_bad_rows: str) -> None:
         raise ValueError(bad_rows_message(bad, num_rows))
 
 
-def _chunks(bank: FeatureBank, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
+def _rows_where(mask: Any) -> np.ndarray:
+    """Positions that are True, on the host; little is copied where there are none."""
+    return np.flatnonzero(to_numpy(mask)) if bool(mask.any()) else np.empty(0, dtype=np.int64)
+
+
+def _chunks(bank: FeatureBank, kind: ArrayKind, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
     """The bank's chunks, under a progress bar where one was asked for and somebody can see it."""
+    size = DEFAULT_CHUNK_BYTES if kind.on_cpu else sys.maxsize  # rows on a GPU go through at once
     if not progress or not sys.stderr.isatty():
-        yield from bank.chunks()
+        yield from bank.chunks(size)
         return
     from tqdm import tqdm
 
     with tqdm(total=len(bank), desc=what, unit="rows", unit_scale=True) as bar:
-        for start, rows in bank.chunks():
+        for start, rows in bank.chunks(size):
             yield start, rows
             bar.update(len(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,9 @@ class Pool(ABC):
         """The whole matrix S.   [m, m]"""
 
 
+Chunks = Iterable[tuple[int, Any]]  # number of the first row, and rows [b, D]
+
+
 @dataclass(frozen=True)
 class Picks:
     """The prototypes of one class, as positions in its pool."""
@@ -124,6 +127,18 @@ class Backend(ABC):
     @abstractmethod
     def top2(self, rows: Any, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Best class (int64; -1 unusable), its score and the second best score (float64).   [n] each"""
+
+    def score_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """`score` of each chunk of a bank, with the number of its first row."""
+        for start, rows in chunks:
+            yield start, self.score(self.native(rows), folded)
+
+    def top2_chunks(
+        self, chunks: Chunks, folded: np.ndarray
+    ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        """`top2` of each chunk of a bank, with the number of its first row."""
+        for start, rows in chunks:
+            yield start, self.top2(self.native(rows), folded)
 
 
 _SAFE_EXPONENT = 240  # the product of two squares of such float64 elements is still a float64

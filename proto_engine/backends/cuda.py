@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .device import Gpu, Memory
+from .device import Memory
 from .device_backend import DeviceBackend
+from .device_scoring import Event
 
 try:
     from .. import _core
@@ -25,11 +26,11 @@ _LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma": (9, 0)}
 
 
 class NativeGpu:
-    """`Gpu` over ``_core.cuda``."""
+    """`StreamingGpu` over ``_core.cuda``; ``owner`` keeps the stream."""
 
-    def __init__(self, native: Any, device: int = 0, stream: int = 0) -> None:
+    def __init__(self, native: Any, device: int = 0, stream: int = 0, owner: Any = None) -> None:
         self.device, self.stream = device, stream
-        self._native = native
+        self._native, self._owner = native, owner
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -59,6 +60,32 @@ class NativeGpu:
 
     def launch(self, name: str, *arguments: Any) -> None:
         getattr(self._native, name)(*arguments, self.stream)
+
+    # ---- copies in the background: `StreamingGpu` ----
+
+    def new_stream(self) -> NativeGpu:
+        stream = self._native.Stream(self.device)
+        return NativeGpu(self._native, self.device, stream.pointer, owner=stream)
+
+    def pinned(self, num_bytes: int) -> np.ndarray:
+        return np.frombuffer(self._native.PinnedMemory(num_bytes), dtype=np.uint8)
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        return self._native.is_pinned(array.__array_interface__["data"][0])
+
+    def send(self, array: np.ndarray, to: int) -> None:
+        self._native.upload_async(to, array, self.stream)
+
+    def receive(self, address: int, array: np.ndarray) -> None:
+        self._native.download_async(array, address, self.stream)
+
+    def event(self) -> Event:
+        event = self._native.Event(self.device)
+        event.record(self.stream)
+        return event
+
+    def wait_for(self, event: Event) -> None:
+        event.wait(self.stream)
 
 
 def native_module() -> Any:
@@ -98,7 +125,7 @@ class CudaBackend(DeviceBackend):
         super().__init__(loop)
         self._native = native_module() if native is None else native
 
-    def gpu(self, device: int, stream: int) -> Gpu:
+    def gpu(self, device: int, stream: int) -> NativeGpu:
         return NativeGpu(self._native, device, stream)
 
     def _available_loops(self, device: int) -> list[str]:

@@ -136,15 +136,15 @@ def downloaded(gpu: Gpu, address: int, shape: int | tuple[int, ...], dtype: Any)
 
 
 class DeviceOutput:
-    """A result that stays on the device: a matrix that torch and CuPy can take over without a copy."""
+    """A result that stays on the device: an array that torch and CuPy can take over without a copy."""
 
-    def __init__(self, gpu: Gpu, memory: Memory, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(self, gpu: Gpu, memory: Memory, shape: tuple[int, ...], dtype: Any, offset: int = 0) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
-        self._gpu, self._memory = gpu, memory
+        self._gpu, self._memory, self._offset = gpu, memory, offset  # in bytes
 
     @property
     def pointer(self) -> int:
-        return self._memory.pointer
+        return self._memory.pointer + self._offset
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

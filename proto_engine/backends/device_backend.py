@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..array_kinds import contiguous_rows, is_cupy, is_tensor, to_numpy
 from ..device_arrays import device_array, is_device_array
-from .base import Backend, Picks, Pool, condition_numpy, conditioning_shift
-from .device import OK, DeviceOutput, Gpu, downloaded, uploaded
+from . import device_scoring
+from .base import Backend, Chunks, Picks, Pool, condition_numpy, conditioning_shift
+from .device import OK, DeviceOutput, downloaded, uploaded
 from .device_density import ClassBatch, undecided
 from .device_pool import DevicePool
 from .device_rows import DeviceRows, ReadyRows, make_ready
+from .device_scoring import StreamingGpu
 
+_FIRST_DEVICE = 0
 _BATCH_BYTES = 2**30  # of rows that are gathered at once
 
 
@@ -28,7 +32,7 @@ class DeviceBackend(Backend):
         self._loop = loop
 
     @abstractmethod
-    def gpu(self, device: int, stream: int) -> Gpu:
+    def gpu(self, device: int, stream: int) -> StreamingGpu:
         """The device of that number, with work in the order of that stream."""
 
     @abstractmethod
@@ -90,6 +94,42 @@ class DeviceBackend(Backend):
     def pool(self, rows: DeviceRows, squares: np.ndarray) -> Pool:
         with rows.gpu.current():
             return DevicePool(make_ready(rows, squares, self.loop(rows.gpu.device)))
+
+    def score(self, rows: DeviceRows, folded: np.ndarray) -> DeviceOutput:
+        return device_scoring.score(self._trusted(rows), folded)
+
+    def top2(self, rows: DeviceRows, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        label, best, second = device_scoring.top2(self._trusted(rows), folded)
+        return np.asarray(label), np.asarray(best), np.asarray(second)
+
+    def score_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, Any]]:
+        for on_device, same in _runs(chunks):
+            if on_device:
+                for start, rows in same:
+                    yield start, self.score(self.native(rows), folded)
+            else:
+                yield from device_scoring.stream(self._trusted_gpu(), same, folded, device_scoring.SigmaOutput())
+
+    def top2_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
+        for on_device, same in _runs(chunks):
+            if on_device:  # results stay there too
+                for start, rows in same:
+                    yield start, device_scoring.top2(self._trusted(self.native(rows)), folded)
+            else:
+                yield from device_scoring.stream(self._trusted_gpu(), same, folded, device_scoring.Top2Output())
+
+    def _trusted(self, rows: DeviceRows) -> DeviceRows:
+        from .self_check import require_scores  # it runs the backend itself
+
+        require_scores(self, rows.gpu.device)
+        return rows
+
+    def _trusted_gpu(self) -> StreamingGpu:
+        """Where rows of the host are scored."""
+        from .self_check import require_scores
+
+        require_scores(self, _FIRST_DEVICE)
+        return self.gpu(_FIRST_DEVICE, stream=0)
 
     def pick_classes(
         self,
@@ -176,6 +216,13 @@ def _pick(
     for c in attempt(np.arange(len(sizes)), careful=False):
         attempt(np.array([c]), careful=True)
     return result
+
+
+def _runs(chunks: Chunks) -> Iterator[tuple[bool, Chunks]]:
+    """The chunks of a bank, which are all on a GPU or all on the host; nothing for no chunks."""
+    iterator = iter(chunks)
+    for first in iterator:
+        yield is_device_array(first[1]), itertools.chain([first], iterator)
 
 
 def _largest(rows: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .base import condition_numpy
-from .device import DTYPES, DeviceOutput, Gpu, Memory, StoredRows, downloaded, uploaded
+from .device import DTYPES, DeviceOutput, Gpu, Memory, StoredRows, uploaded
 from .device_rows import DeviceRows
 from .host import num_threads
 
@@ -31,6 +31,9 @@ _ALONE_BYTES = 2**22  # not worth more than one thread
 
 class Event(Protocol):
     """A point in the work of a stream."""
+
+    def wait(self, stream: int) -> None:
+        """Work of that stream from now on begins when the event has passed."""
 
     def synchronize(self) -> None:
         """Waits, without the interpreter's lock, until the work before it is done."""
@@ -158,15 +161,18 @@ def prepare_folded(gpu: Gpu, folded: np.ndarray, dtype: np.dtype) -> Folded:
     return Folded(workspace, num_classes)
 
 
-def top2(rows: DeviceRows, folded: np.ndarray) -> Top2:
-    """The best two classes of rows on a GPU.   folded [C, D] float64"""
-    output, gpu = Top2Output(), rows.gpu
+def top2(rows: DeviceRows, folded: np.ndarray) -> tuple[DeviceOutput, DeviceOutput, DeviceOutput]:
+    """The best two classes of rows on a GPU, left there: label, best and second, as in `Top2`.   folded [C, D]"""
+    output, gpu, n = Top2Output(), rows.gpu, rows.count
     with gpu.current():
         ready = prepare_folded(gpu, folded, rows.dtype)
-        num_bytes = rows.count * output.bytes_a_row(len(folded))
-        memory = gpu.empty(num_bytes)
+        memory = gpu.empty(n * output.bytes_a_row(len(folded)))
         _launch(gpu, output, rows.stored(), ready, memory.pointer)
-        return output.result(downloaded(gpu, memory.pointer, num_bytes, np.uint8), rows.count)
+        label, best, second = (
+            DeviceOutput(gpu, memory, (n,), dtype, offset)
+            for dtype, offset in ((np.int64, 0), (np.float64, 8 * n), (np.float64, 16 * n))
+        )
+        return label, best, second
 
 
 def score(rows: DeviceRows, folded: np.ndarray) -> DeviceOutput:
