@@ -105,6 +105,17 @@ def gpu_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if on_gpu(row)]
 
 
+def gpu_status(rows: Sequence[Row]) -> str:
+    """One sentence on where the GPU's side of the benchmarks has run."""
+    devices = sorted({row["device"] for row in gpu_rows(rows)})
+    if devices:
+        return f"Rows of GPUs: {', '.join(devices)}."
+    return (
+        "**No benchmark has run on a GPU yet.** The tests run the GPU's side of each on tensors in host memory, and "
+        "its clocks and memory counters on stand-ins."
+    )
+
+
 def gpu_summary(rows: Sequence[Row]) -> str:
     """The README's section: a table for each benchmark and device, and the charts."""
     parts = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import gpu_plots
 import plots
 from claims import claims
-from gpu_tables import gpu_full_table, gpu_rows, gpu_summary
+from gpu_tables import gpu_full_table, gpu_rows, gpu_status, gpu_summary
 from machine import ROOT
 from rows import RESULTS, read_rows
 from tables import Row, density_summary, full_table, host_rows, score_summary
@@ -58,6 +58,7 @@ SECTIONS = (
     Section("README.md", "bench_score", ("bench_score",), score_summary),
     Section("README.md", "gpu", BENCHES, gpu_summary),
     Section("README.md", "fashion_mnist", ("fashion_mnist",), training_summary),
+    Section("benchmarks/README.md", "gpu_status", BENCHES, gpu_status),
     *(Section("benchmarks/README.md", name, (name,), all_rows) for name in BENCHES),
 )
 PLOTS = (

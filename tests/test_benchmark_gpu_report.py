@@ -73,7 +73,7 @@ def site(tmp_path):
     """READMEs with places for everything, and rows of GPU runs."""
     (tmp_path / "benchmarks").mkdir()
     for file in ("README.md", "benchmarks/README.md"):
-        places = [f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in (*BENCHES, "gpu")]
+        places = [f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in (*BENCHES, "gpu", "gpu_status")]
         (tmp_path / file).write_text("# Title\n\n" + "\n".join(places))
     for made in (density_rows(), engine_rows(), score_rows()):
         rows.append_rows(tmp_path / "results" / f"{made[0]['bench']}.jsonl", made)
@@ -96,6 +96,9 @@ def test_gpu_rows_make_a_section_and_charts(site):
     assert "| 14 x 1,280 x 2,048 float16 |" in shown and "| 12 ms, 83.3 TFLOP/s, 12 MB | 0.83 | 10.00 |" in shown
     assert "| 4 ms, 2,048 GB/s, 12 MB | 2 ms, 2,048 GB/s, 12 MB |" in shown and "| 1.00 |  | 0.50 |" in shown
     assert section(readme, "bench_density") == ""  # nothing was measured on a host
+    status = section((site / "benchmarks/README.md").read_text(), "gpu_status")
+    assert status == "Rows of GPUs: a GPU.\n"
+    assert "No benchmark has run on a GPU yet" in gpu_tables.gpu_status([])
     full = section((site / "benchmarks/README.md").read_text(), "bench_density")
     assert "| 71,000 x 512 float16 | cuda mma | density_peaks | 30 ms |" in full
     assert "out of memory (needs 80.0 GB)" in full

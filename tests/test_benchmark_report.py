@@ -38,7 +38,9 @@ def site(tmp_path):
     (tmp_path / "benchmarks").mkdir()
     for file in ("README.md", "benchmarks/README.md"):
         (tmp_path / file).write_text(
-            "# Title\n\n<!-- bench_density:begin -->\nold\n<!-- bench_density:end -->\n\nText.\n"
+            "# Title\n\n"
+            + "<!-- gpu_status:begin -->\nold\n<!-- gpu_status:end -->\n\n" * (file != "README.md")
+            + "<!-- bench_density:begin -->\nold\n<!-- bench_density:end -->\n\nText.\n"
         )
     rows.append_rows(tmp_path / "results" / "bench_density.jsonl", density_rows())
     return tmp_path
@@ -93,7 +95,7 @@ def test_report_rows_without_a_place_are_a_problem(site):
 
 def test_report_without_rows_leaves_no_number(site):
     (site / "results" / "bench_density.jsonl").unlink()
-    assert len(report.update(site, site / "results", check=True)) == 2  # "old" has no row behind it
+    assert len(report.update(site, site / "results", check=True)) == 3  # "old" has no row behind it
     assert report.update(site, site / "results", check=False) == []
     assert "<!-- bench_density:begin -->\n<!-- bench_density:end -->" in (site / "README.md").read_text()
 
