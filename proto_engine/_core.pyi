@@ -1,5 +1,7 @@
 """The native module; csrc/proto_engine.h is the contract. Half types are passed as uint16 bits."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,5 +62,6 @@ def score(x: np.ndarray, dtype: str, folded: NDArray[np.float64], num_threads: i
 def score_top2(
     x: np.ndarray, dtype: str, folded: NDArray[np.float64], bound: float, num_threads: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]: ...
-def cuda_normalize(x: int, m: int, d: int, squares: int, unit: int, stream: int) -> None:
-    """float32 rows at device addresses; there only when `cuda_architectures` is not None."""
+
+cuda: Any
+"""Launches on a GPU, memory and streams (csrc/cuda_bindings.cpp); there only when `cuda_architectures` is not None."""

@@ -1,4 +1,4 @@
-"""The CuPy backend: NVRTC takes every kernel, launches on the host give the bits of the reference, and so do (gpu) CuPy's."""
+"""The CuPy backend: NVRTC takes every kernel, launches on the host give the reference's bits, a GPU (gpu) does too."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_gather_moves_pieces_as_wide_as_everything_is_aligned(launches, launched
 
 
 def test_nothing_to_do_launches_nothing(launches, launched):
-    empty = ROWS._replace(count=0)
+    empty = ROWS._replace(num_rows=0)
     launches.gather(0, 4, 0, 0, 4, 0, 4)
     launches.inverse(0, 0, 0)
     launches.squares(empty, 0)
@@ -338,7 +338,7 @@ def test_scores_on_the_host_are_the_references(kernels, dtype, dim):
     folded = class_vectors(np.random.default_rng(0), 14, dim)
     rows = HostEngine(kernels, "mma").rows(x)
     for found, right in zip(top2(rows, folded), REFERENCE.top2(x, folded), strict=True):
-        assert_same_bits(found, right)
+        assert_same_bits(np.asarray(found), right)
     sigma = np.asarray(score(rows, folded))
     assert np.abs(sigma - np.asarray(REFERENCE.score(condition_numpy(x), folded))).max() <= error_bound(dim)
 

@@ -51,10 +51,11 @@ _KNOWN: dict[str, tuple[Callable[[], str | None], Callable[[], Backend]]] = {
     "torch": (_module_reason("torch"), _make("torch", "TorchBackend")),
     "faiss": (_module_reason("faiss"), _make("faiss", "FaissBackend")),
     "cuda": (_asked("cuda"), _make("cuda", "CudaBackend")),
+    "cupy": (_asked("cupy"), _make("cupy", "CupyBackend")),
     "numba-cuda": (_asked("numba_cuda"), _make("numba_cuda", "NumbaCudaBackend")),
     "reference": (lambda: None, _make("reference", "ReferenceBackend")),
 }
-_AUTO_ON_GPU = ("cuda", "torch")  # fastest first
+_AUTO_ON_GPU = ("cuda", "cupy", "torch")  # fastest first
 _AUTO_ON_HOST = ("cpu", "numba", "torch", "reference")  # fastest first; the last always runs
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from .cuda import loops_of
 from .cupy_compiler import capability_of, kernel, source_folder
 from .cupy_score_launches import AllLaunches
-from .device import Gpu, Memory
+from .device import Memory
 from .device_backend import DeviceBackend
+from .device_scoring import Event
 
 _LEAST_CAPABILITY = (7, 5)
 
@@ -78,16 +79,20 @@ def _cupy_stream(pointer: int, device: int) -> Any:
 
 
 class CupyEvent:
-    """A point in the work of a stream."""
+    """`Event` behind the work of a stream so far."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, device: int, stream: Any) -> None:
         import cupy
 
-        self.recorded = cupy.cuda.Event(disable_timing=True)
-        self.recorded.record(stream)
+        self._device = device
+        self._event = cupy.cuda.Event(disable_timing=True)
+        self._event.record(stream)
+
+    def wait(self, stream: int) -> None:
+        _cupy_stream(stream, self._device).wait_event(self._event)
 
     def synchronize(self) -> None:
-        self.recorded.synchronize()
+        self._event.synchronize()
 
 
 class CupyGpu:
@@ -156,7 +161,10 @@ class CupyGpu:
     def is_pinned(self, array: np.ndarray) -> bool:
         from cupy.cuda import runtime
 
-        return runtime.pointerGetAttributes(array.ctypes.data).type == runtime.memoryTypeHost
+        try:
+            return runtime.pointerGetAttributes(array.ctypes.data).type == runtime.memoryTypeHost
+        except runtime.CUDARuntimeError:  # the driver has never heard of that memory
+            return False
 
     def send(self, array: np.ndarray, to: int) -> None:
         self._copy(to, array.ctypes.data, array.nbytes, "memcpyHostToDevice")
@@ -164,11 +172,11 @@ class CupyGpu:
     def receive(self, address: int, array: np.ndarray) -> None:
         self._copy(array.ctypes.data, address, array.nbytes, "memcpyDeviceToHost")
 
-    def event(self) -> CupyEvent:
-        return CupyEvent(self._stream)
+    def event(self) -> Event:
+        return CupyEvent(self.device, self._stream)
 
-    def wait_for(self, event: CupyEvent) -> None:
-        self._stream.wait_event(event.recorded)
+    def wait_for(self, event: Event) -> None:
+        event.wait(self.stream)
 
     def _copy(self, to: int, from_: int, num_bytes: int, direction: str) -> None:
         from cupy.cuda import runtime
@@ -182,7 +190,7 @@ class CupyBackend(DeviceBackend):
 
     name = "cupy"
 
-    def gpu(self, device: int, stream: int) -> Gpu:
+    def gpu(self, device: int, stream: int) -> CupyGpu:
         return CupyGpu(device, stream)
 
     def _available_loops(self, device: int) -> list[str]:

@@ -191,21 +191,23 @@ class Launches:
             self._common("inverse_kernel", blocks_for(n, ROW_THREADS), squares, n, inverse)
 
     def squares(self, x: StoredRows, squares: int) -> None:
-        if x.count:
-            grid = blocks_for(x.count, ROW_GROUPS)
-            self._by_element("squares_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.count, squares)
+        if x.num_rows:
+            grid = blocks_for(x.num_rows, ROW_GROUPS)
+            self._by_element("squares_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.num_rows, squares)
 
     def unit(self, x: StoredRows, unit: int) -> None:
-        if x.count:
-            grid = blocks_for(x.count, 1)
-            self._by_element("unit_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.count, x.squares, unit)
+        if x.num_rows:
+            grid = blocks_for(x.num_rows, 1)
+            self._by_element("unit_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.num_rows, x.squares, unit)
 
     def split(self, x: StoredRows, split: int, padded: int) -> None:
         if padded < x.dim or padded % 64:
             raise ValueError(f"padded: wanted a multiple of 64 from {x.dim} on, got {padded}")
-        if x.count:
-            grid = blocks_for(x.count, 1)
-            self._by_element("split_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.count, x.squares, split, padded)
+        if x.num_rows:
+            grid = blocks_for(x.num_rows, 1)
+            self._by_element(
+                "split_kernel", x.dtype, grid, x.data, x.stride, x.dim, x.num_rows, x.squares, split, padded
+            )
 
     def pairs(self, x: StoredRows, first: int, second: int, n: int, out: int) -> None:
         if n:

@@ -147,7 +147,7 @@ class AllLaunches(Launches):
     def _score(
         self, rows: StoredRows, workspace: int, num_classes: int, outputs: tuple[int, ...], *, sigma: bool
     ) -> None:
-        if rows.count == 0:
+        if rows.num_rows == 0:
             return
         slices, groups = -(-rows.dim // 32), -(-num_classes // 16)
         if rows.dim < 1 or num_classes < 1 or groups >= (2**31 - 1) // slices:
@@ -156,11 +156,11 @@ class AllLaunches(Launches):
         variant = Variant(rows.dtype, tensor, class_group(num_classes), sigma)
         kernel, shared = self._find(variant.program, variant.kernel), variant.shared_bytes
         kernel.most_blocks(THREADS, shared)  # so much shared memory must be asked for
-        blocks = min(-(-rows.count // ROWS_AT_A_TIME), kernel.processors)  # one block each fits
+        blocks = min(-(-rows.num_rows // ROWS_AT_A_TIME), kernel.processors)  # one block each fits
         aligned = rows.data % 16 == 0 and rows.stride * _SIZES[rows.dtype] % 16 == 0
         values: tuple[Any, ...] = (
             rows.data,
-            rows.count,
+            rows.num_rows,
             rows.stride,
             rows.dim,
             aligned,

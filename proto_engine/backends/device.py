@@ -38,10 +38,10 @@ DTYPES = {np.dtype(np.float16): 0, BFLOAT16: 1, np.dtype(np.float32): 2, np.dtyp
 
 
 class StoredRows(NamedTuple):
-    """Rows as stored, any stride; ``squares`` is the address of their [count] float64 squares, or 0."""
+    """Rows as stored, any stride; ``squares`` is the address of their [num_rows] float64 squares, or 0."""
 
     data: int
-    count: int
+    num_rows: int
     dim: int
     stride: int
     dtype: int
@@ -49,10 +49,10 @@ class StoredRows(NamedTuple):
 
 
 class TileRows(NamedTuple):
-    """Rows for a tile loop: ``scale`` is the address of [count] float32 inverse norms, or 0 for ``uniform``."""
+    """Rows for a tile loop: ``scale`` is the address of [num_rows] float32 inverse norms, or 0 for ``uniform``."""
 
     data: int
-    count: int
+    num_rows: int
     dim: int
     stride: int
     dtype: int

@@ -66,15 +66,15 @@ class DeviceBackend(Backend):
             found = device_array(rows)
         if found.dtype == np.float64 and conditioning_shift(_largest(rows)).any():
             return self.copied(condition_numpy(to_numpy(rows)), found.device, found.stream)
-        gpu = self.gpu(found.device, found.stream)
-        return DeviceRows(gpu, found.pointer, *found.shape, found.strides[0], found.dtype, found.owner)
+        gpu, (count, dim) = self.gpu(found.device, found.stream), found.shape
+        return DeviceRows(gpu, found.pointer, count, dim, found.strides[0], found.dtype, found.owner)
 
     def copied(self, rows: np.ndarray, device: int = 0, stream: int = 0) -> DeviceRows:
         """Host rows in new memory of a device."""
         gpu = self.gpu(device, stream)
         with gpu.current():
             memory = uploaded(gpu, rows)
-        return DeviceRows(gpu, memory.pointer, *rows.shape, rows.shape[1], rows.dtype, memory)
+        return DeviceRows(gpu, memory.pointer, len(rows), rows.shape[1], rows.shape[1], rows.dtype, memory)
 
     def squared_norms(self, rows: DeviceRows) -> np.ndarray:
         gpu = rows.gpu
@@ -203,7 +203,7 @@ def _pick(
         picks = batch.picks(p, eta_max, None if may_pick is None else may_pick[first:last])
         for k, c in enumerate(classes):
             if picks.status[k] == OK:
-                n = picks.count[k]
+                n = picks.num_picks[k]
                 result[c] = Picks(
                     picks.row[k, :n].astype(np.int64),
                     picks.rho[k, :n].astype(np.int64),

@@ -49,7 +49,7 @@ class PickedRows(NamedTuple):
 
     status: np.ndarray  # [C] int32
     cutoff: np.ndarray  # [C] float64
-    count: np.ndarray  # [C] int32
+    num_picks: np.ndarray  # [C] int32
     rejected: np.ndarray  # [C] int32
     row: np.ndarray  # [C, p] int32, positions in the class
     rho: np.ndarray  # [C, p] int32

@@ -27,7 +27,7 @@ from .device import (
     filled,
     uploaded,
 )
-from .device_density import FARTHEST, ClassBatch, triangle
+from .device_density import FARTHEST, ClassBatch
 from .device_rows import ReadyRows, loop_code
 from .exact import ExactPool, Inside, cutoff_and_density, float32_outwards
 
@@ -41,7 +41,7 @@ class DevicePool(ExactPool):
     """All passes are launches on the device of the rows; results come back as NumPy arrays."""
 
     def __init__(self, rows: ReadyRows) -> None:
-        self.m, self.dim = rows.stored.count, rows.stored.dim
+        self.m, self.dim = rows.stored.num_rows, rows.stored.dim
         self._rows, self._gpu = rows, rows.gpu
 
     @property
@@ -146,7 +146,8 @@ class _Scan:
 
     def __init__(self, rows: ReadyRows, m: int, lo: float, hi: float, capacity: int) -> None:
         self._rows, self._gpu, self._m = rows, rows.gpu, m
-        self.num_tiles = int(triangle(np.int64(-(-m // TILE))))
+        side = -(-m // TILE)
+        self.num_tiles = side * (side + 1) // 2
         state = np.zeros(1, dtype=CLASS_STATE)
         state["m"], state["capacity"] = m, capacity
         state["lo"], state["hi"] = lo, hi
@@ -259,7 +260,9 @@ def _tiles_of(rows: ReadyRows, index: np.ndarray) -> tuple[TileRows, list[Memory
     scale = gpu.empty(4 * len(index)) if tiles.scale else None
     if scale:
         gpu.launch("gather", tiles.scale, 4, order.pointer, len(index), 4, scale.pointer, 4)
-    gathered = tiles._replace(data=memory.pointer, count=len(index), stride=width, scale=scale.pointer if scale else 0)
+    gathered = tiles._replace(
+        data=memory.pointer, num_rows=len(index), stride=width, scale=scale.pointer if scale else 0
+    )
     return gathered, [memory, order, *([scale] if scale else [])]
 
 

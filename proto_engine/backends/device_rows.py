@@ -119,11 +119,11 @@ class ReadyRows:
             self.loop,
             stored._replace(
                 data=stored.data + start * stored.stride * _ITEMSIZE[stored.dtype],
-                count=stop - start,
+                num_rows=stop - start,
                 squares=stored.squares + 8 * start,
             ),
             tiles._replace(
-                data=tiles.data + start * tiles.stride * _ITEMSIZE[tiles.dtype], count=stop - start, scale=scale
+                data=tiles.data + start * tiles.stride * _ITEMSIZE[tiles.dtype], num_rows=stop - start, scale=scale
             ),
             self.bound,
             self.owners,

@@ -306,5 +306,5 @@ class _Lane:
 
 
 def _launch(gpu: Gpu, output: Output, rows: StoredRows, folded: Folded, results: int) -> None:
-    addresses = output.addresses(results, rows.count)
+    addresses = output.addresses(results, rows.num_rows)
     gpu.launch(output.launch, rows, folded.workspace.pointer, folded.num_classes, *addresses)
