@@ -9,8 +9,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
-from proto_engine.backends import backends
+from proto_engine.backends import backends, get
 from proto_engine.backends.base import Backend, Pool, condition_numpy
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.ops import eta_of
@@ -30,13 +31,27 @@ def available(*names: str) -> list[str]:
     return [name for name in names if backends()[name] is None]
 
 
-EXACT = available("cpu", "numba", "torch")
-SCORING = available("cpu", "numba", "torch", "faiss")
+def on_gpu() -> list[Any]:
+    """Backends that compute on a GPU, a name for each of their tile loops; none where there is no GPU."""
+    names = available("numba-cuda")
+    for name in available("cuda", "cupy"):
+        names += [f"{name}:{loop}" for loop in get(name)._available_loops(0)]  # type: ignore[attr-defined]
+    return [pytest.param(name, marks=pytest.mark.gpu) for name in names]
+
+
+ON_GPU = on_gpu()
+EXACT = [*available("cpu", "numba", "torch"), *ON_GPU]
+SCORING = [*available("cpu", "numba", "torch", "faiss"), *ON_GPU]
 REFERENCE = ReferenceBackend()
 
 
 class Engine:
-    """A backend that takes NumPy rows whatever it is made for, with a number of threads and a tile."""
+    """A backend that takes NumPy rows whatever it is made for, with a number of threads and a tile.
+
+    "cuda:mma" is the backend "cuda" with one of its tile loops, whose tiles have one size.
+    """
+
+    native_cuda: Any = None  # in the place of the compiled module
 
     def __init__(self, name: str, threads: int = 1, tile: int | None = TILE) -> None:
         self.name, self.threads = name, threads
@@ -53,6 +68,18 @@ class Engine:
             from proto_engine.backends.torch import TorchBackend
 
             self.backend = TorchBackend(tile)
+        elif name == "numba-cuda":
+            from proto_engine.backends.numba_cuda import NumbaCudaBackend
+
+            self.backend = NumbaCudaBackend(tile)
+        elif name.startswith("cuda:"):
+            from proto_engine.backends.cuda import CudaBackend
+
+            self.backend = CudaBackend(name.removeprefix("cuda:"), self.native_cuda)
+        elif name.startswith("cupy:"):
+            from proto_engine.backends.cupy import CupyBackend
+
+            self.backend = CupyBackend(name.removeprefix("cupy:"))
         else:
             from proto_engine.backends.faiss import FaissBackend
 
@@ -60,7 +87,7 @@ class Engine:
 
     def rows(self, x: np.ndarray) -> Any:
         if self.name != "torch":
-            return condition_numpy(x)
+            return self.backend.native(x)
         from proto_engine.backends.torch import condition, to_tensor
 
         return condition(to_tensor(x))
@@ -187,6 +214,6 @@ def assert_same_pool(engine: Engine, x: np.ndarray, reference: Pool, quantiles: 
 
 
 def assert_same_top2(engine: Engine, x: np.ndarray, folded: np.ndarray) -> None:
-    wanted = REFERENCE.top2(engine.rows(x) if engine.name != "torch" else x, folded)
+    wanted = REFERENCE.top2(condition_numpy(x), folded)
     for found, right in zip(engine.top2(x, folded), wanted, strict=True):
         assert_same_bits(found, right)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from exact_cases import (
     DTYPES,
-    EXACT,
     REFERENCE,
     SCORING,
     TILE,
@@ -63,7 +62,7 @@ def test_read_only_arrays_are_welcome_everywhere(backend):
     folded.flags.writeable = False
     assert_same_top2(Engine(backend), x, folded)
     assert Engine(backend).score(x, folded).shape == (TILE + 1, 5)
-    if backend in EXACT:
+    if backend != "faiss":
         engine = Engine(backend)
         squares = engine.squares(x).copy()
         squares.flags.writeable = False
