@@ -14,7 +14,6 @@ import numpy as np
 
 from proto_engine.backends import cupy_launches as launches
 from proto_engine.backends import device as mirror
-from proto_engine.backends import device_scoring
 from proto_engine.backends.cupy import CupyBackend
 from proto_engine.backends.cupy_compiler import Program
 from proto_engine.backends.cupy_score_launches import PARAMS, AllLaunches, Variant, fold_program
@@ -185,9 +184,3 @@ class HostCupyBackend(CupyBackend):
     def loop(self, device: int) -> str:
         assert self._loop is not None
         return self._loop
-
-    def score(self, rows: Any, folded: np.ndarray) -> Any:
-        return device_scoring.score(rows, folded)
-
-    def top2(self, rows: Any, folded: np.ndarray) -> Any:
-        return device_scoring.top2(rows, folded)
