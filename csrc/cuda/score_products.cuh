@@ -57,9 +57,9 @@ __host__ __device__ inline double score_reach(bool half, bool bfloat16, int64_t 
 }
 
 // Index of a piece of a row in a slice of rows of kPieces pieces. Eight rows that follow each other have
-// the same piece in eight different groups of banks.
+// the same piece in eight different groups of banks. (Unsigned: divisions are shifts then.)
 template <int kPieces>
-__device__ inline int piece_at(int row, int piece) {
+__device__ inline uint32_t piece_at(uint32_t row, uint32_t piece) {
   return row * kPieces + (piece ^ (row % 8));
 }
 
@@ -69,7 +69,7 @@ struct SliceOf {
   static constexpr int kPiece = kPieceBytes / sizeof(T);  // elements
   static constexpr int kPieces = kColumns / kPiece;
 
-  __device__ static int place(int row, int column) {
+  __device__ static uint32_t place(uint32_t row, uint32_t column) {
     return piece_at<kPieces>(row, column / kPiece) * kPiece + column % kPiece;
   }
 };

@@ -60,7 +60,7 @@ class Variant(NamedTuple):
         """``sizeof(ScoreShared)``."""
         columns = SLICE_BYTES // _SIZES[self.dtype]
         terms, size, parts = (2, 2, 4) if self.tensor else (1, 4, THREADS // (4 * self.classes))
-        exact = self.classes * (columns + 8) * 8 if self.classes <= 16 else 0
+        exact = self.classes * columns * 8 if self.classes <= 16 else 0
         vectors = max(terms * self.classes * columns * size, exact)
         stage = ROWS_AT_A_TIME * SLICE_BYTES + -(-vectors // 128) * 128
         lists = 4 * ROWS_AT_A_TIME * (parts * (self.classes + 4) + 2 * self.classes)
