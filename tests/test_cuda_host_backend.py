@@ -89,6 +89,18 @@ def test_the_quick_way_settles_ordinary_rows(core, loop):
         assert_same_density((float(state["cutoff"]), batch.densities()), reference.density(quantile))
 
 
+@pytest.mark.parametrize("quantile", [0.1, 0.6])
+def test_the_way_of_large_classes_settles_ordinary_rows(core, quantile):
+    """Two samples, each narrower, and room for as many pairs as they say."""
+    x, reference = case("normal", 700, 16)
+    batch = batch_of(core, "simt", x, [700])
+    batch.close_in(quantile, careful=True)
+    state = batch.states()[0]
+    assert state["status"] == OK
+    assert state["capacity"] < 700 * 699 // 2
+    assert_same_density((float(state["cutoff"]), batch.densities()), reference.density(quantile))
+
+
 @pytest.mark.parametrize(("kind", "wanted"), [("equal", {OVERFLOW, TIES}), ("signs", {OVERFLOW, TIES})])
 def test_the_quick_way_knows_where_it_ends(core, kind, wanted):
     x, _ = case(kind, 300, 40)
@@ -145,8 +157,10 @@ def test_picks_among_ties_are_the_reference_s(core, kind):
     assert assert_same_picks(core, "simt", case(kind, 640, 40)[0]) > 0
 
 
-def test_picks_stay_the_same_when_rows_are_turned_down(core):
-    assert assert_same_picks(core, "mma", case("normal", 640, 40)[0], eta_max=0.3, p=8) > 0
+@pytest.mark.parametrize("eta_max", [0.3, -1.0])
+def test_picks_stay_the_same_when_rows_are_turned_down(core, eta_max):
+    """Only the class of 300 may be too deep for the quick way."""
+    assert assert_same_picks(core, "mma", case("normal", 640, 40)[0], eta_max, p=8) >= len(SIZES) - 1
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -42,7 +42,8 @@ PYBIND11_MODULE(cuda_host_core, module) {
     return py::make_tuple(at.row, at.column);
   });
   module.def("bin_of", &bin_of);
-  module.def("bin_of32", [](float s, float lo, float hi) { return bin_of32(s, lo, bin_scale(lo, hi)); });
+  module.def("bin_of32",
+             py::vectorize([](float s, float lo, float hi) { return bin_of32(s, lo, bin_scale(lo, hi)); }));
   module.def("edges_of", [](int first, int last, double lo, double hi) {
     const Interval edges = edges_of(first, last, lo, hi);
     return py::make_tuple(edges.lo, edges.hi);
