@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 
@@ -121,6 +122,10 @@ def stand_in_for_cupy(monkeypatch):
     """CuPy without a GPU; torch takes its word that what it hands over can be read."""
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy.make())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    registry = importlib.import_module("proto_engine.backends")._KNOWN
+    monkeypatch.setitem(registry, "cupy", (lambda: "this CuPy computes nothing", registry["cupy"][1]))
+    checks = importlib.import_module("proto_engine.backends.self_check")
+    monkeypatch.setattr(checks, "outcome", lambda part, device, check: None)  # what stands in here has no GPU
     return sys.modules["cupy"]
 
 
