@@ -63,6 +63,18 @@ class ndarray:
     def view(self, dtype):
         return ndarray(self._host.view(dtype), self.device.id)
 
+    def any(self):
+        return self._here().any()
+
+    def _operation(name):
+        def operation(self, other):
+            return ndarray(getattr(self._here(), name)(_host_index(other)), self.device.id)
+
+        return operation
+
+    __lt__, __ne__, __sub__, __or__ = map(_operation, ("__lt__", "__ne__", "__sub__", "__or__"))
+    __hash__ = None
+
     def __array__(self, *_, **__):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
@@ -77,7 +89,7 @@ def _host_index(index):
     """The real one takes its own arrays and slices; numpy arrays are refused, to see the transfers."""
     if isinstance(index, tuple):
         return tuple(_host_index(i) for i in index)
-    assert isinstance(index, (ndarray, slice)), type(index)
+    assert isinstance(index, (ndarray, slice, int, float)), type(index)
     return index._here() if isinstance(index, ndarray) else index
 
 
@@ -92,6 +104,8 @@ def make() -> types.ModuleType:
     module.asarray = _asarray
     module.ascontiguousarray = lambda array: ndarray(np.ascontiguousarray(array._here()))
     module.full = lambda shape, value, dtype: ndarray(np.full(shape, value, dtype))
+    module.where = lambda *arrays: ndarray(np.where(*map(_host_index, arrays)))
+    module.int64, module.float64 = np.int64, np.float64
     stream = lambda device: types.SimpleNamespace(ptr=SIDE_STREAM if device else NULL_STREAM)  # noqa: E731
     module.cuda = types.SimpleNamespace(Device=Device, get_current_stream=stream)
     return module
