@@ -73,15 +73,18 @@ struct ScoreFetch {
     const int64_t left = params.dim - column - part;
     const int count = left >= Slice::kPiece ? Slice::kPiece : left > 0 ? static_cast<int>(left) : 0;
     T* to = slice + Slice::place(local, part);
+    if (!params.aligned) return one_by_one(column, count, to);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r, to += kRowStep * Slice::kColumns) {
-      const int elements = there[r] ? count : 0;
-      const T* at = elements ? from[r] + column : static_cast<const T*>(params.rows);
-      if (params.aligned)
-        cp_async_16(to, at, elements * static_cast<int>(sizeof(T)));
-      else
-        for (int k = 0; k < Slice::kPiece; ++k) to[k] = k < elements ? at[k] : T{};
+    for (int r = 0; r < kRows; ++r) {
+      const int bytes = there[r] ? count * static_cast<int>(sizeof(T)) : 0;
+      cp_async_16(to + r * kRowStep * Slice::kColumns, bytes ? from[r] + column : params.rows, bytes);
     }
+  }
+
+  __device__ void one_by_one(int64_t column, int count, T* to) const {
+    for (int r = 0; r < kRows; ++r)
+      for (int k = 0; k < Slice::kPiece; ++k)
+        to[r * kRowStep * Slice::kColumns + k] = there[r] && k < count ? from[r][column + k] : T{};
   }
 
   __device__ void folded(int64_t first_class, int64_t classes, int64_t column, unsigned char* vectors) const {

@@ -28,8 +28,8 @@ __host__ __device__ inline int64_t padded_classes(int64_t num_classes) {
 //   4 or 64  f = high + low: each term rounds what is left by 2^-11 (float16) or 2^-9 (bfloat16); and 2 for
 //            low terms of float16 that are denormal: 2^-25 an element, over the scale 2^14, sqrt(D) times;
 //   98       sums of 32 elements on tensor cores, which may truncate: 3 u an element of the sum of absolute
-//            products, and the same of the low terms, 2^-8 as large at the most;
-//   D / 128  one float32 addition a slice, and 5 for high + low, the four parts and the first slice;
+//            products, and the same of the low terms before them, 2^-8 as large at the most;
+//   D / 128  one float32 addition a slice, and 5 for the four parts and the first slice;
 //   8        what is left over for the norm and the rounding of the pinned sums (less than u / 2^20 each).
 __host__ __device__ inline double tensor_roundings(bool bfloat16, int64_t dim) {
   return (bfloat16 ? 64.0 : 6.0) + 98.0 + static_cast<double>(padded_dim(dim) / kPadding) + 5.0 + 8.0;
@@ -98,39 +98,38 @@ struct TensorProducts {
   __device__ void add(const T* rows, const T* folded, int thread) {
     using Slice = SliceOf<T>;
     const int lane = thread % 32, first_row = thread / 32 % 4 * 16, split = thread / 128;
-    float partial[kTerms][kTiles][4];
-#pragma unroll
-    for (int t = 0; t < kTerms; ++t)
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) partial[t][j][e] = 0.0f;
-#pragma unroll
-    for (int step = 0; step < 2; ++step) {
-      const int column = (2 * split + step) * 16;
-      uint32_t x[4], y[4];
-      ldmatrix_x4(x, rows + Slice::place(first_row + lane % 16, column + lane / 16 * 8));
-#pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        const float low = to_float(T{static_cast<uint16_t>(x[q] & 0xffffu)});
-        const float high = to_float(T{static_cast<uint16_t>(x[q] >> 16)});
-        norm[q % 2] += low * low;
-        norm[q % 2] += high * high;
-      }
-#pragma unroll
-      for (int t = 0; t < kTerms; ++t)
-#pragma unroll
-        for (int j = 0; j < kTiles; j += 2) {
-          ldmatrix_x4(
-              y, folded + Slice::place(t * kClasses + j * 8 + lane / 16 * 8 + lane % 8, column + lane / 8 % 2 * 8));
-          mma_16x8x16(T{}, partial[t][j], x, y[0], y[1]);
-          mma_16x8x16(T{}, partial[t][j + 1], x, y[2], y[3]);
-        }
-    }
+    float partial[kTiles][4];
 #pragma unroll
     for (int j = 0; j < kTiles; ++j)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) s[j][e] += partial[0][j][e] + partial[1][j][e];
+      for (int e = 0; e < 4; ++e) partial[j][e] = 0.0f;
+    uint32_t x[2][4], y[4];
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      ldmatrix_x4(x[step], rows + Slice::place(first_row + lane % 16, (2 * split + step) * 16 + lane / 16 * 8));
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const float low = to_float(T{static_cast<uint16_t>(x[step][q] & 0xffffu)});
+        const float high = to_float(T{static_cast<uint16_t>(x[step][q] >> 16)});
+        norm[q % 2] += low * low;
+        norm[q % 2] += high * high;
+      }
+    }
+#pragma unroll
+    for (int term = kTerms - 1; term >= 0; --term)  // the low ones first: they lose nothing beside their like
+#pragma unroll
+      for (int step = 0; step < 2; ++step)
+#pragma unroll
+        for (int j = 0; j < kTiles; j += 2) {
+          ldmatrix_x4(y, folded + Slice::place(term * kClasses + j * 8 + lane / 16 * 8 + lane % 8,
+                                               (2 * split + step) * 16 + lane / 8 % 2 * 8));
+          mma_16x8x16(T{}, partial[j], x[step], y[0], y[1]);
+          mma_16x8x16(T{}, partial[j + 1], x[step], y[2], y[3]);
+        }
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[j][e] += partial[j][e];
   }
 
   // sums: [kSplits, kScoreRows, kPitch]; the sum of squares stands behind the classes.
