@@ -28,14 +28,15 @@ lint: $(VENV)/.package
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
-# The engine's tests against a core built with AddressSanitizer and UndefinedBehaviorSanitizer.
+# The engine's tests against a core built with AddressSanitizer and UndefinedBehaviorSanitizer, and the CUDA
+# kernels, compiled for the host in the same way.
 sanitize: $(VENV)/.package
 	rm -rf build/sanitize
 	PROTO_ENGINE_CUDA=0 PROTO_ENGINE_SANITIZE=address,undefined \
 	    $(BIN)/pip install -q --no-build-isolation --no-deps --target build/sanitize .
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PROTO_ENGINE_SANITIZED=1 \
-	    PYTHONPATH=build/sanitize $(BIN)/pytest -q -p no:cacheprovider tests/native
+	    PYTHONPATH=build/sanitize $(BIN)/pytest -q -p no:cacheprovider tests/native $(wildcard tests/test_cuda_host*.py)
 
 bench: $(VENV)/.package
 	$(BIN)/python benchmarks/bench_density.py
