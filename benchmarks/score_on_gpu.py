@@ -53,6 +53,11 @@ class Inputs:
         return self.bank.cpu().pin_memory() if self.bank.is_cuda else self.bank.clone()
 
     @cached_property
+    def pinned_array(self) -> np.ndarray:
+        """The same memory as a NumPy array."""
+        return to_numpy(self.pinned)
+
+    @cached_property
     def weights(self) -> Any:
         """The folded prototypes in the dtype of the bank.   [D, C]"""
         return _tensor(self.prototypes.folded).to(self.bank).T.contiguous()
@@ -100,7 +105,7 @@ def correct(engine: Engine, inputs: Inputs) -> pe.Corrections:
 
 def correct_pinned(engine: Engine, inputs: Inputs) -> pe.Corrections:
     """From host memory; the results are host data."""
-    return engine.call(pe.correct_labels, inputs.pinned, inputs.labels, inputs.prototypes)
+    return engine.call(pe.correct_labels, inputs.pinned_array, inputs.labels, inputs.prototypes)
 
 
 def score(engine: Engine, inputs: Inputs) -> Any:

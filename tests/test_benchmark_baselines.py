@@ -165,5 +165,6 @@ def test_score_check_on_a_device_refuses_wrong_results(dtype):
     check(product, out)
     with pytest.raises(harness.CheckFailed, match="a product is off"):
         check(product, out + 1)
+    assert inputs.pinned_array.ctypes.data == inputs.pinned.data_ptr()  # the memory that is pinned, not a copy
     assert of["torch copy", score_on_gpu.COPY].work["bytes"] == 2 * bench_score.work(case)["bytes"]
     assert of["torch copy", score_on_gpu.TO_DEVICE].work["bytes"] == bench_score.work(case)["bytes"]
