@@ -54,6 +54,8 @@ void launch(void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, si
 }
 std::string message;
 
+extern "C" double host_score_reach(int32_t dtype, int64_t dim) { return score_reach(dtype <= 1, dtype == 1, dim); }
+
 extern "C" const char* host_launch(const char* name, unsigned x, unsigned y, unsigned threads, size_t shared,
                                    size_t count, void* const* arguments, const size_t* sizes) {
   const std::string wanted = name;
@@ -96,8 +98,10 @@ class HostKernels:
         path.write_text(source())
         library = folder / "libkernels.so"
         cuda_host_library.link([cuda_host_library.compile_one(path, folder)], library)
-        self.launch = ctypes.CDLL(str(library)).host_launch
-        self.launch.restype = ctypes.c_char_p
+        loaded = ctypes.CDLL(str(library))
+        self.launch, self.score_reach = loaded.host_launch, loaded.host_score_reach
+        self.launch.restype, self.score_reach.restype = ctypes.c_char_p, ctypes.c_double
+        self.score_reach.argtypes = [ctypes.c_int32, ctypes.c_int64]
 
     def __call__(self, program: Program, name: str) -> HostKernel:
         assert name in program.kernels

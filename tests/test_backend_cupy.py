@@ -1,13 +1,9 @@
-"""The CuPy backend: NVRTC takes every kernel, launches on the host give the reference's bits, a GPU (gpu) does too."""
+"""The CuPy backend: its launches, run on the host, give the bits of the reference, and (gpu) so do CuPy's."""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import itertools
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,144 +23,21 @@ from exact_cases import (
     case,
     class_vectors,
 )
+from problems import has_gpu
 
-from proto_engine.backends import cupy_compiler, cupy_launches
+from proto_engine.backends import cupy_launches
 from proto_engine.backends import device as mirror
 from proto_engine.backends.base import error_bound
-from proto_engine.backends.cupy import CupyBackend, unavailable_reason
-from proto_engine.backends.cupy_compiler import Image, Program, architecture, compiled, source_folder
-from proto_engine.backends.cupy_launches import Launches, blocks_for, class_grid
-from proto_engine.backends.cupy_score_launches import Variant, fold_program
+from proto_engine.backends.cupy import CupyBackend, CupyGpu, unavailable_reason
+from proto_engine.backends.cupy_compiler import Kernel
+from proto_engine.backends.cupy_launches import Launches, blocks_for, by_value, class_grid
+from proto_engine.backends.cupy_score_launches import score_reach
 from proto_engine.backends.device import StoredRows, TilePass, TileRows, Work
 from proto_engine.backends.device_scoring import score, top2
-from proto_engine.errors import BackendUnavailable
 
 ROOT = Path(__file__).parent.parent
-needs_nvrtc = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
+needs_cupy = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 needs_compiler = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
-
-PLAIN = [cupy_launches.common_program(), *map(cupy_launches.element_program, range(4))]
-TILES = [
-    cupy_launches.tile_program(loop, epilogue)
-    for loop in cupy_launches.LOOPS.values()
-    for epilogue in cupy_launches.PARAMETERS
-]
-FOLDS = [fold_program(element) for element in ("Float16", "BFloat16", "float")]
-SCORES = [
-    Variant(dtype, tensor, classes, sigma).program
-    for dtype, tensor, classes, sigma in itertools.product(range(4), (False, True), (16, 32), (False, True))
-    if dtype < 2 or not tensor
-]
-
-
-@functools.cache
-def ptx(program: Program) -> Image:
-    return compiled(program, "compute_80")
-
-
-def name_of(program: Program) -> str:
-    return program.kernels[0]
-
-
-# ---- the compiler ----------------------------------------------------------------------------------------
-
-
-@needs_nvrtc
-@pytest.mark.parametrize("program", [*PLAIN, *TILES, *FOLDS, *SCORES], ids=name_of)
-def test_nvrtc_takes_every_kernel(program):
-    """All claims about sizes and constants hold, too."""
-    image = ptx(program)
-    assert set(image.names) == set(program.kernels)
-    for symbol in image.names.values():
-        assert f".entry {symbol}(" in image.code.decode()
-
-
-@needs_nvrtc
-@pytest.mark.parametrize("program", [*PLAIN[:2], *TILES[:2], *TILES[5:7], FOLDS[0], SCORES[2]], ids=name_of)
-def test_nvrtc_makes_machine_code_for_hopper(program):
-    image = compiled(program, "sm_90")
-    assert image.code.startswith(b"\x7fELF") and all(name.encode() in image.code for name in image.names.values())
-
-
-@needs_nvrtc
-def test_nvrtc_compiles_the_plain_loop_for_turing():
-    program = TILES[0]
-    assert program.least_capability == (7, 5) and "SimtLoop" in name_of(program)
-    assert ".target sm_75" in compiled(program, "compute_75").code.decode()
-    assert all(p.least_capability == (8, 0) for p in TILES if "MmaLoop" in name_of(p))
-
-
-@needs_nvrtc
-def test_denormal_numbers_are_kept():
-    """Of float32, in conversions and arithmetic: the reference does not take them for zero."""
-    for program in (*PLAIN, *TILES[:2]):
-        assert ".ftz" not in ptx(program).code.decode()
-
-
-@needs_nvrtc
-def test_false_claim_is_an_error_that_says_what_nvrtc_said():
-    program = Program(("state.cuh",), (), ("kBins == 1",))
-    with pytest.raises(
-        BackendUnavailable, match=r"NVRTC \d+\.\d+ cannot compile .* compute_80 .*relied upon by Python"
-    ):
-        compiled(program, "compute_80")
-
-
-def test_architecture_is_the_gpu_or_the_newest_before_it():
-    assert architecture((9, 0), (75, 80, 90)) == "sm_90"
-    assert architecture((12, 1), (75, 80, 90, 120)) == "compute_120"
-    assert architecture((8, 7), (75, 80, 90)) == "compute_80"
-
-
-def test_image_survives_packing_and_damage_is_noticed():
-    image = Image(b"\x7fELF\ncode\n", {"kernel<float>": "_Z1k"})
-    packed = image.packed()
-    assert Image.unpacked(packed) == image
-    assert Image.unpacked(packed[:-1]) is None
-    assert Image.unpacked(b"") is None and Image.unpacked(b"[]\ncode") is None
-
-
-@needs_nvrtc
-def test_compiled_program_comes_from_disk_the_second_time(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
-    first = cupy_compiler._cached(FOLDS[2], "compute_80")
-    (kept,) = (tmp_path / "kernels").iterdir()
-    monkeypatch.setattr(cupy_compiler, "compiled", lambda *_: pytest.fail("compiled again"))
-    assert cupy_compiler._cached(FOLDS[2], "compute_80") == first
-    kept.write_bytes(kept.read_bytes()[:-1])
-    monkeypatch.setattr(cupy_compiler, "compiled", lambda *_: first)
-    assert cupy_compiler._cached(FOLDS[2], "compute_80") == first
-    assert Image.unpacked(kept.read_bytes()) == first
-
-
-@needs_nvrtc
-def test_folder_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file" / "kernels"))
-    assert set(cupy_compiler._cached(FOLDS[2], "compute_80").names) == set(FOLDS[2].kernels)
-
-
-# ---- the sources in an installed package -----------------------------------------------------------------
-
-
-def test_build_puts_the_sources_into_the_package(tmp_path):
-    """Without a C++ compiler: it is then that CuPy is needed."""
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    environment.pop("CXX", None)
-    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    built = tmp_path / "lib" / "proto_engine" / "cuda_source"
-    assert {path.name for path in built.iterdir()} == {path.name for path in (ROOT / "csrc" / "cuda").glob("*.cuh")}
-    program = "from proto_engine.backends.cupy_compiler import source_folder; print(source_folder())"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}
-    found = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    )
-    assert found.stdout.strip() == str(built)
-
-
-def test_sources_of_the_repository_are_found():
-    assert source_folder() == ROOT / "csrc" / "cuda"
 
 
 # ---- launches --------------------------------------------------------------------------------------------
@@ -341,18 +214,53 @@ def test_scores_on_the_host_are_the_references(kernels, dtype, dim):
     assert np.abs(sigma - np.asarray(REFERENCE.score(x, folded))).max() <= error_bound(dim)
 
 
+@needs_compiler
+@pytest.mark.parametrize("dtype", range(4))
+def test_reach_of_the_scores_has_the_bits_of_the_native_one(kernels, dtype):
+    for dim in [*range(1, 400), 1000, 2048, 65536, 2**22, 2**23 - 16, 2**23, 2**25]:
+        assert score_reach(dtype, dim) == kernels.score_reach(dtype, dim)
+
+
 # ---- without a GPU, and with one -------------------------------------------------------------------------
 
 
 def test_unavailable_backend_says_why(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert unavailable_reason() == "the module cupy is not installed"
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert unavailable_reason().startswith("CuPy cannot be imported: ")
 
 
-@needs_nvrtc
+@needs_cupy
 def test_missing_driver_is_a_reason_not_a_crash():
     reason = unavailable_reason()
     assert reason is None or reason.startswith("CuPy ")
+
+
+@needs_cupy
+@pytest.mark.skipif(has_gpu(), reason="the addresses are none of a GPU's")
+def test_calls_are_those_that_cupy_has():
+    """Without a driver they fail, but only after CuPy has taken the arguments."""
+    from cupy.cuda import Function, driver
+
+    gpu, host = CupyGpu(0, stream=0x5EED), np.zeros(4)
+    kernel = Kernel(Function.__new__(Function), processors=132)
+    work = by_value((cupy_launches.WORK, cupy_launches.P), ((1, 2, 3, 4, 5, 6, 7), 8))
+    for call in (
+        lambda: gpu.upload(host, 0),
+        lambda: gpu.download(0, host),
+        lambda: gpu.fill(0, 0, 8),
+        lambda: gpu.empty(8),
+        lambda: gpu.free_bytes(),
+        lambda: gpu.pinned(8),
+        lambda: gpu.event(),
+        lambda: kernel.launch((3, 2), 256, 1024, gpu._stream, work),
+        lambda: driver.funcSetAttribute(1, 8, 1024),
+        lambda: driver.occupancyMaxActiveBlocksPerMultiprocessor(1, 256, 1024),
+        lambda: CupyBackend().compute_capability(0),
+    ):
+        with pytest.raises(RuntimeError, match=r"CUDA|libcuda"):
+            call()
+    assert not gpu.is_pinned(host)
+    assert gpu.stream == gpu._stream.ptr == 0x5EED
 
 
 @pytest.fixture(params=["simt", "mma"])

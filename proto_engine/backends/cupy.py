@@ -7,7 +7,6 @@ only the native module makes.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,12 +26,12 @@ _LEAST_CAPABILITY = (7, 5)
 
 def unavailable_reason() -> str | None:
     """Why this backend cannot run here, or None."""
-    if importlib.util.find_spec("cupy") is None:
-        return "the module cupy is not installed"
     try:
         import cupy
         from cupy.cuda import nvrtc, runtime
-
+    except ImportError as error:
+        return f"CuPy cannot be imported: {error}"
+    try:
         if runtime.is_hip:
             return "this CuPy is for AMD's GPUs"
         if runtime.getDeviceCount() == 0:
