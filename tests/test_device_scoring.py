@@ -13,6 +13,7 @@ import pytest
 from exact_cases import DTYPES, REFERENCE, assert_same_bits, class_vectors
 
 from proto_engine.backends import device_scoring
+from proto_engine.backends.base import error_bound
 from proto_engine.backends.device import DTYPES as CODES
 from proto_engine.backends.device import StoredRows
 from proto_engine.backends.device_rows import DeviceRows
@@ -115,13 +116,17 @@ class FakeGpu:
 
     def rows_and_folded(self, x: StoredRows, workspace: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         dtype = DTYPE_OF[x.dtype]
-        rows = self.at(x.data, x.count * x.stride * dtype.itemsize).view(dtype).reshape(x.count, x.stride)[:, : x.dim]
+        rows = (
+            self.at(x.data, x.num_rows * x.stride * dtype.itemsize)
+            .view(dtype)
+            .reshape(x.num_rows, x.stride)[:, : x.dim]
+        )
         return rows, self.at(workspace, 8 * num_classes * x.dim).view(np.float64).reshape(num_classes, x.dim)
 
     def run_score_top2(self, x: StoredRows, workspace: int, num_classes: int, *columns: int) -> None:
         results = REFERENCE.top2(*self.rows_and_folded(x, workspace, num_classes))
         for address, values in zip(columns, results, strict=True):
-            np.copyto(self.at(address, 8 * x.count), values.view(np.uint8))
+            np.copyto(self.at(address, 8 * x.num_rows), values.view(np.uint8))
 
     def run_score(self, x: StoredRows, workspace: int, num_classes: int, sigma: int) -> None:
         result = REFERENCE.score(*self.rows_and_folded(x, workspace, num_classes)).astype(np.float32)
@@ -305,3 +310,59 @@ def test_rows_on_the_device_are_scored_where_they_are(dtype):
     sigma = score(rows, folded)
     assert sigma.shape == (30, 5)
     assert_same_bits(np.asarray(sigma), REFERENCE.score(x, folded).astype(np.float32))
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------------
+
+
+def native_backend() -> Any:
+    from proto_engine.backends.cuda import CudaBackend, unavailable_reason
+
+    if unavailable_reason() is not None:
+        pytest.skip(str(unavailable_reason()))
+    return CudaBackend()
+
+
+def near_problem(n: int, dim: int, num_classes: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, a third of them multiples of class vectors; a row without a direction; rows of extreme size."""
+    x, folded = problem(n, dim, num_classes, "float64")
+    near = np.arange(0, n, 3)
+    x[near] = folded[near % num_classes] * np.where(near % 2, -2.0, 0.5)[:, None]
+    x[n // 2] = 0
+    x = x.astype(DTYPES[dtype])
+    small, large = {"float16": (6e-5, 6e3)}.get(dtype, (1e-30, 1e30))
+    x[1] *= np.array(small, dtype=x.dtype)
+    x[2] *= np.array(large, dtype=x.dtype)
+    return x, folded
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [1, 2, 14, 16, 33, 100])
+def test_kernels_give_the_bits_of_the_reference(dtype, num_classes):
+    backend = native_backend()
+    for n, dim in ((3, 8), (70, 100), (200, 301), (9000, 40), (130, 512), (65, 2048)):
+        x, folded = near_problem(n, dim, num_classes, dtype)
+        rows = backend.native(x)
+        for found, wanted in zip(backend.top2(rows, folded), REFERENCE.top2(x, folded), strict=True):
+            assert_same_bits(found, wanted)
+        sigma, wanted = np.asarray(backend.score(rows, folded)), REFERENCE.score(x, folded)
+        assert_same_bits(np.isnan(sigma), np.isnan(wanted))
+        assert np.nanmax(np.abs(sigma - wanted)) <= error_bound(dim)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_streams_of_a_gpu_give_the_bits_of_the_reference(dtype):
+    gpu = native_backend().gpu(0, 0)
+    x, folded = near_problem(5000, 264, 14, dtype)
+    with gpu.current():
+        locked = gpu.pinned(x.nbytes).view(x.dtype).reshape(x.shape)
+    locked[:] = x
+    assert gpu.is_pinned(locked) and gpu.is_pinned(locked[100:]) and not gpu.is_pinned(x)
+    wanted = REFERENCE.top2(x, folded)
+    for source in (x, locked, locked[::-1][::-1]):
+        for size in (5000, 2500, 700, 33):
+            found = list(stream(gpu, chunks_of(source, size), folded, Top2Output()))
+            for column in range(3):
+                assert_same_bits(np.concatenate([result[column] for _, result in found]), wanted[column])
