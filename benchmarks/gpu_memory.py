@@ -69,8 +69,9 @@ def spare() -> int:
 
 
 def cupy_pool() -> Any:
-    """CuPy's memory pool; None where CuPy is not in use."""
-    return sys.modules["cupy"].get_default_memory_pool() if "cupy" in sys.modules else None
+    """CuPy's memory pool; None where CuPy is not loaded, or finds no GPU that it can use."""
+    cupy = sys.modules.get("cupy")
+    return cupy.get_default_memory_pool() if cupy is not None and cupy.cuda.is_available() else None
 
 
 @dataclass(frozen=True)

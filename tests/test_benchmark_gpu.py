@@ -192,6 +192,11 @@ class FakeMemory(FakeCuda):
         return self.free, 1000
 
 
+def fake_cupy(pool, *, usable=True):
+    available = types.SimpleNamespace(is_available=lambda: usable)
+    return types.SimpleNamespace(cuda=available, get_default_memory_pool=lambda: pool)
+
+
 @pytest.fixture
 def memory(monkeypatch):
     cuda, driver = FakeMemory(), FakeDriver()
@@ -213,8 +218,7 @@ def test_gpu_memory_adds_the_peaks_of_the_allocators(memory, monkeypatch):
     assert (found.growth, found.peak) == (70 - 10 + 100 - 40, 70 + 100)
     blocks = iter([5, 25])
     pool = types.SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: next(blocks))
-    cupy = types.SimpleNamespace(get_default_memory_pool=lambda: pool)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(pool))
     before = gpu_memory.used_now()
     assert gpu_memory.peak_of_call(call, "allocators", before).growth == 120 + 20
 
@@ -232,8 +236,11 @@ def test_gpu_spare_memory_is_given_back(memory, monkeypatch):
     )
     gpu_memory.torch.cuda.reserved = 110
     assert gpu_memory.spare() == 100
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(pool))
     assert gpu_memory.spare() == 122
+    gpu_memory.release()
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(pool, usable=False))
+    gpu_memory.torch.cuda.said.clear()
     gpu_memory.release()
     assert freed == ["cupy"] and gpu_memory.torch.cuda.said == ["empty"]
 
