@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from checks import ETA_MAX, NUM_PROTOTYPES, Selected, rank_of
-from harness import Unavailable, first_line, outcome_of
+from harness import first_line, outcome_of
+from parts import Unavailable
 from rows import OUT_OF_MEMORY
 
 CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 2**28}

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from checks import QUANTILE, Selected
 from command import main
 from engines import Engine, host_engines
-from harness import Bench, Case, Side, Variant
 from machine import num_processors
 from one_class import SIZES, OneClass, SelectionCheck, cases, densities_of, gpu_cases, ours_on_gpu, product_work
+from parts import Bench, Case, Side, Variant
 from plain import gpu_baselines, host_baselines
 from products import check_roofline, gpu_rooflines, host_rooflines
 

@@ -20,7 +20,6 @@ import numpy as np
 from checks import ETA_MAX, NUM_PROTOTYPES, QUANTILE, Selected, require
 from command import main
 from engines import Engine, host_engines
-from harness import Bench, Case, Side, Variant
 from machine import num_processors
 from one_class import (
     HALF,
@@ -34,6 +33,7 @@ from one_class import (
     ours_on_gpu,
     product_work,
 )
+from parts import Bench, Case, Side, Variant
 from plain import gpu_baselines, host_baselines
 from products import check_roofline, gpu_rooflines, host_rooflines
 

@@ -22,9 +22,9 @@ from checks import ETA_MAX, NUM_PROTOTYPES, QUANTILE
 from command import main
 from engine_checks import checker
 from engines import Engine, fits, gpu_engines, host_engines
-from harness import Bench, Case, Side, Variant, Work
 from inputs import class_means, itemsize, relu_bank, relu_rows
 from machine import num_processors
+from parts import Bench, Case, Side, Variant, Work
 from products import chunk_rows
 
 import proto_engine as pe

@@ -21,9 +21,9 @@ import score_on_gpu
 from checks import require
 from command import main
 from engines import Engine, host_engines
-from harness import Bench, Case, Side, Variant, Work
 from inputs import class_means, itemsize, relu_rows
 from machine import num_processors
+from parts import Bench, Case, Side, Variant, Work
 
 import proto_engine as pe
 from proto_engine.backends import error_bound

@@ -16,9 +16,9 @@ import numpy as np
 from checks import require, tolerance
 from command import main
 from engines import Engine, host_engines
-from harness import Bench, Case, Side, Variant, Work
 from machine import num_processors
 from one_class import SIZES, OneClass, cases, gpu_cases, ours_on_gpu
+from parts import Bench, Case, Side, Variant, Work
 from plain import gpu_baselines, host_baselines
 from products import check_roofline, gpu_rooflines, host_rooflines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from harness import CheckFailed
+from parts import CheckFailed
 
 from proto_engine.backends import error_bound
 

@@ -13,7 +13,7 @@ from machine import peak_memory, thread_limit
 from rows import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
-    from harness import Bench, Case, Variant
+    from parts import Bench, Case, Variant
 
 _FLAG = "--memory-of"
 

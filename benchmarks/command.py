@@ -10,8 +10,9 @@ from pathlib import Path
 from time import monotonic
 
 from children import serve_memory
-from harness import Bench, Case, Side, run_case
+from harness import run_case
 from machine import provenance
+from parts import Bench, Case, Side
 from places import DeviceLost, Host, Place
 from rows import FAILED, RESULTS, WRONG, append_rows, describe, sizes
 

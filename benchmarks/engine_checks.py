@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from checks import Selected, require
-from harness import Case, Variant
 from one_class import HOST_ROWS, SelectionCheck, densities_of
+from parts import Case, Variant
 
 import proto_engine as pe
 from proto_engine.array_kinds import to_numpy

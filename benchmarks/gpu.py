@@ -16,7 +16,7 @@ from gpu_memory import Used, peak_of_call, release, spare, used_now
 from places import Clocks, DeviceLost, Memory, Place
 
 if TYPE_CHECKING:
-    from harness import Variant
+    from parts import Variant
 
 _DEFAULT_L2_BYTES = 64 * 2**20
 _DRIVER = Path("/sys/module/nvidia/version")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from checks import QUANTILE, Selected
 from engines import Engine, fits, gpu_engines
-from harness import Case, Variant, Work
 from inputs import class_means, relu_bank, relu_rows
+from parts import Case, Variant, Work
 from products import chunk_rows
 
 import proto_engine as pe

@@ -16,7 +16,7 @@ from machine import CacheFlush, available_bytes, device_name, l3_bytes, thread_l
 from rows import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
-    from harness import Bench, Case, Variant
+    from parts import Bench, Case, Variant
 
 _HOST_REPEATS = 7
 

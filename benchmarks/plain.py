@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from engines import installed
-from harness import Case, Variant
 from machine import num_processors
 from one_class import OneClass
+from parts import Case, Variant
 
 # Bytes of the dense methods at their peak, in units of the float32 matrix: kthvalue copies it and keeps an int64
 # index an entry, CuPy sorts a copy, eta compares and masks.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from harness import Case, Variant
 from inputs import itemsize
 from machine import num_processors
+from parts import Case, Variant
 
 from proto_engine.backends import error_bound
 

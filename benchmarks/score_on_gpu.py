@@ -12,8 +12,8 @@ import numpy as np
 from baselines_score import array_score, faiss_score, torch_score
 from checks import require
 from engines import Engine, gpu_engines, installed, left_out
-from harness import Case, Side, Variant
 from inputs import itemsize, relu_bank
+from parts import Case, Side, Variant
 
 import proto_engine as pe
 from proto_engine.array_kinds import to_numpy

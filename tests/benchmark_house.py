@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # its files are scripts, not a package
 
 import harness  # noqa: E402
+import parts  # noqa: E402
 from places import Clocks, Host, Memory, Place  # noqa: E402
 
 BENCHES = ("bench_similarity", "bench_cutoff", "bench_density", "bench_eta", "bench_score", "bench_engine")
@@ -68,12 +69,12 @@ class StandIn(Place):
 
 
 def variant(name, call=lambda inputs: None, threads=1, **more):
-    return harness.Variant(name, "task", "ours", threads, call, **more)
+    return parts.Variant(name, "task", "ours", threads, call, **more)
 
 
 def house(tmp_path, variants, check=lambda v, result: None):
     """A benchmark whose inputs are the sizes themselves."""
-    side = harness.Side(
+    side = parts.Side(
         cases=[],
         quick=[{"m": 2, "dim": 3}],
         inputs=lambda case, folder, place: case,
@@ -81,7 +82,7 @@ def house(tmp_path, variants, check=lambda v, result: None):
         checker=lambda case, inputs: check,
         tiny=lambda case: {**case, "m": 1},
     )
-    return harness.Bench(
+    return parts.Bench(
         name="bench_test",
         script=tmp_path / "unused.py",
         sizes=("m", "dim"),

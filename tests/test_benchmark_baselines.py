@@ -16,7 +16,7 @@ import baselines_score  # isort: skip
 import bench_score  # isort: skip
 import checks  # isort: skip
 import engines  # isort: skip
-import harness  # isort: skip
+import parts  # isort: skip
 import one_class  # isort: skip
 import places  # isort: skip
 import score_on_gpu  # isort: skip
@@ -90,7 +90,7 @@ def test_compiled_baseline_runs_its_steps_or_is_unavailable(right, monkeypatch):
         raise RuntimeError("no C compiler\nand much more")
 
     monkeypatch.setattr(baselines, "compiled_steps", lambda: baselines.Steps(no_compiler, no_compiler, no_compiler))
-    with pytest.raises(harness.Unavailable, match=r"torch.compile: no C compiler$"):
+    with pytest.raises(parts.Unavailable, match=r"torch.compile: no C compiler$"):
         baselines.torch_compiled(baselines.CHUNKED["select"], x)
 
 
@@ -120,7 +120,7 @@ def test_score_truth_confirms_the_reference_and_the_baselines(scored, monkeypatc
         rounded = plain(inputs)
         right.check(rounded.labels, rounded.score, rounded.margin, exact=False, name="plain")
         np.testing.assert_array_equal(rounded.changed, exact.changed)
-        with pytest.raises(harness.CheckFailed, match="score is off"):
+        with pytest.raises(parts.CheckFailed, match="score is off"):
             right.check(rounded.labels, rounded.score, rounded.margin, exact=True, name="plain")
 
 
@@ -129,7 +129,7 @@ def test_score_truth_refuses_a_wrong_label(scored):
     exact = reference(inputs)
     labels = exact.labels.copy()
     labels[13] = (labels[13] + 1) % 7
-    with pytest.raises(harness.CheckFailed, match=r"1 labels are wrong, first at rows \[13\]"):
+    with pytest.raises(parts.CheckFailed, match=r"1 labels are wrong, first at rows \[13\]"):
         right.check(labels, exact.score, exact.margin, exact=True, name="wrong")
 
 
@@ -143,7 +143,7 @@ def test_score_rooflines_walk_over_the_whole_file(scored, monkeypatch):
         result = v.call(inputs)
         assert len(result) == 900 % 250
         check(v, result)
-        with pytest.raises(harness.CheckFailed):
+        with pytest.raises(parts.CheckFailed):
             check(v, result + 1)
 
 
@@ -158,12 +158,12 @@ def test_score_check_on_a_device_refuses_wrong_results(dtype):
     found = ours.call(inputs)
     check(ours, found)
     found.changed[3] = ~found.changed[3]
-    with pytest.raises(harness.CheckFailed, match="changed is not"):
+    with pytest.raises(parts.CheckFailed, match="changed is not"):
         check(ours, found)
     product = of["torch.mm", score_on_gpu.PRODUCT]
     out = product.call(inputs)
     check(product, out)
-    with pytest.raises(harness.CheckFailed, match="a product is off"):
+    with pytest.raises(parts.CheckFailed, match="a product is off"):
         check(product, out + 1)
     assert inputs.pinned_array.ctypes.data == inputs.pinned.data_ptr()  # the memory that is pinned, not a copy
     assert of["torch copy", score_on_gpu.COPY].work["bytes"] == 2 * bench_score.work(case)["bytes"]

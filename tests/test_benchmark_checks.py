@@ -16,7 +16,7 @@ import bench_eta  # isort: skip
 import bench_similarity  # isort: skip
 import checks  # isort: skip
 import engines  # isort: skip
-import harness  # isort: skip
+import parts  # isort: skip
 import one_class  # isort: skip
 import places  # isort: skip
 import products  # isort: skip
@@ -57,11 +57,11 @@ def test_selection_truth_counts_densities_that_nobody_claims(chosen):
 
 def test_selection_truth_refuses_a_wrong_claim(chosen):
     x, reference = chosen
-    with pytest.raises(harness.CheckFailed, match="wanted rank"):
+    with pytest.raises(parts.CheckFailed, match="wanted rank"):
         truth.SelectionTruth(x, dataclasses.replace(reference, cutoff=reference.cutoff + 1e-6))
     wrong = reference.rho.copy()
     wrong[11] += 2
-    with pytest.raises(harness.CheckFailed, match="1 of 300 rows"):
+    with pytest.raises(parts.CheckFailed, match="1 of 300 rows"):
         truth.SelectionTruth(x, dataclasses.replace(reference, rho=wrong))
 
 
@@ -70,11 +70,11 @@ def test_selection_truth_of_a_sample_refuses_a_wrong_claim(chosen, monkeypatch):
     monkeypatch.setattr(truth, "SAMPLED_ROWS", 150)
     x, reference = chosen
     far = pe.density_peaks(x, cutoff_quantile=0.7, full_eta=False)  # consistent, of another rank
-    with pytest.raises(harness.CheckFailed, match="wanted rank"):
+    with pytest.raises(parts.CheckFailed, match="wanted rank"):
         truth.SelectionTruth(x, checks.Selected(far.cutoff, far.rho))
-    with pytest.raises(harness.CheckFailed, match="are not what float64 counts"):
+    with pytest.raises(parts.CheckFailed, match="are not what float64 counts"):
         truth.SelectionTruth(x, dataclasses.replace(reference, rho=reference.rho[::-1].copy()))
-    with pytest.raises(harness.CheckFailed, match="needs densities"):
+    with pytest.raises(parts.CheckFailed, match="needs densities"):
         truth.SelectionTruth(x, dataclasses.replace(reference, rho=None))
 
 
@@ -83,20 +83,20 @@ def test_selection_truth_tells_exact_close_and_wrong_apart(chosen):
     right = truth.SelectionTruth(x, reference)
     rounded = dataclasses.replace(reference, cutoff=float(np.float32(reference.cutoff)))
     right.close(rounded, "rounded")
-    with pytest.raises(harness.CheckFailed, match="rounded: cutoff"):
+    with pytest.raises(parts.CheckFailed, match="rounded: cutoff"):
         right.same(rounded, "rounded")
-    with pytest.raises(harness.CheckFailed, match="cutoff off by"):
+    with pytest.raises(parts.CheckFailed, match="cutoff off by"):
         right.close(dataclasses.replace(reference, cutoff=reference.cutoff + 1e-3), "far")
     rho = reference.rho.copy()
     rho[5] += 100
-    with pytest.raises(harness.CheckFailed, match="densities of 1 rows"):
+    with pytest.raises(parts.CheckFailed, match="densities of 1 rows"):
         right.close(dataclasses.replace(reference, rho=rho), "rho")
     picks = reference.picks.copy()
     picks[-1] = np.argmin(reference.rho)
     for judge in (right.same, right.close):
-        with pytest.raises(harness.CheckFailed, match="pick"):
+        with pytest.raises(parts.CheckFailed, match="pick"):
             judge(dataclasses.replace(reference, picks=picks), "picks")
-    with pytest.raises(harness.CheckFailed, match="7 picks, 8 wanted"):
+    with pytest.raises(parts.CheckFailed, match="7 picks, 8 wanted"):
         right.close(dataclasses.replace(reference, picks=picks[:-1]), "few")
 
 
@@ -106,7 +106,7 @@ def test_eta_truth_confirms_the_reference_and_refuses_others(chosen):
     eta = pe.density_peaks(x, cutoff_quantile=checks.QUANTILE, backend="reference").eta
     right.check(eta, exact=True, name="reference")
     right.check(eta.astype(np.float32), exact=False, name="rounded")
-    with pytest.raises(harness.CheckFailed, match="rounded: an eta is off"):
+    with pytest.raises(parts.CheckFailed, match="rounded: an eta is off"):
         right.check(eta.astype(np.float32), exact=True, name="rounded")
 
 
@@ -123,15 +123,15 @@ def test_product_check_takes_rounding_and_nothing_else(dtype, monkeypatch):
     assert (last.start, tuple(last.s.shape)) == (120, (30, 150))
     assert torch.equal(last.s, whole.s[120:]) or dtype != "float32"
     products.check_product(inputs.x, last, rounds=False)
-    with pytest.raises(harness.CheckFailed, match="a product is off"):
+    with pytest.raises(parts.CheckFailed, match="a product is off"):
         products.check_product(inputs.x, products.Piece(0, last.s), rounds=False)
     last.s[3, 5] = 0
-    with pytest.raises(harness.CheckFailed, match="a product is off"):
+    with pytest.raises(parts.CheckFailed, match="a product is off"):
         products.check_product(inputs.x, last, rounds=True)
     assert products.copy_bank(inputs) is inputs.copy
     products.check_copy(inputs.x, inputs.copy)
     inputs.copy[2, 3] += 1
-    with pytest.raises(harness.CheckFailed, match="not the bank"):
+    with pytest.raises(parts.CheckFailed, match="not the bank"):
         products.check_copy(inputs.x, inputs.copy)
 
 
@@ -154,11 +154,11 @@ def test_selection_check_without_the_host_starts_from_the_first_right_result(cho
     monkeypatch.setattr(one_class, "HOST_ROWS", 10)
     check = one_class.SelectionCheck(torch.from_numpy(x))
     wrong = dataclasses.replace(reference, cutoff=reference.cutoff + 1e-4)
-    with pytest.raises(harness.CheckFailed, match="wanted rank"):
+    with pytest.raises(parts.CheckFailed, match="wanted rank"):
         check.ours(wrong, "wrong")
     check.ours(dataclasses.replace(reference, picks=None), "first")
     check.ours(reference, "second")
-    with pytest.raises(harness.CheckFailed, match="wrong: cutoff"):
+    with pytest.raises(parts.CheckFailed, match="wrong: cutoff"):
         check.ours(wrong, "wrong")
     check.baseline(dataclasses.replace(reference, cutoff=float(np.float32(reference.cutoff))), "baseline")
 
@@ -188,12 +188,12 @@ def test_similarity_check_refuses_what_is_not_symmetric_ones(chosen):
     bench_similarity.check_similarity(x, s, ours)
     bench_similarity.check_similarity(torch.from_numpy(x), torch.from_numpy(s.copy()), ours)
     s[4, 4] = np.nextafter(np.float32(1), np.float32(0))
-    with pytest.raises(harness.CheckFailed, match="diagonal"):
+    with pytest.raises(parts.CheckFailed, match="diagonal"):
         bench_similarity.check_similarity(x, s, ours)
     s[3, 9] += 1e-3
-    with pytest.raises(harness.CheckFailed, match="a similarity is off"):
+    with pytest.raises(parts.CheckFailed, match="a similarity is off"):
         bench_similarity.check_similarity(x, s, ours)
-    with pytest.raises(harness.CheckFailed, match="wanted \\[300, 300\\]"):
+    with pytest.raises(parts.CheckFailed, match="wanted \\[300, 300\\]"):
         bench_similarity.check_similarity(x, s[:9], ours)
 
 
@@ -204,7 +204,7 @@ def test_eta_check_wants_the_same_bits_of_all_of_ours():
     check(variant("first"), eta)
     other = eta.clone()
     other[3] = np.nextafter(float(eta[3]), 2.0)
-    with pytest.raises(harness.CheckFailed, match="other: other bits"):
+    with pytest.raises(parts.CheckFailed, match="other: other bits"):
         check(variant("other"), other)
 
 
@@ -216,17 +216,17 @@ def test_engine_check_refuses_another_pick_density_or_label():
     check(variant("ours"), (prototypes, corrections))
     swapped = prototypes.indices.copy()
     swapped[2, [0, 1]] = swapped[2, [1, 0]]
-    with pytest.raises(harness.CheckFailed, match="picks"):
+    with pytest.raises(parts.CheckFailed, match="picks"):
         check(variant("ours"), dataclasses.replace(prototypes, indices=swapped))
     rho = prototypes.rho.copy()
     rho[1, 3] += 2
-    with pytest.raises(harness.CheckFailed, match="class 1: densities of the picks"):
+    with pytest.raises(parts.CheckFailed, match="class 1: densities of the picks"):
         check(variant("ours"), dataclasses.replace(prototypes, rho=rho))
-    with pytest.raises(harness.CheckFailed, match="eta differs"):
+    with pytest.raises(parts.CheckFailed, match="eta differs"):
         check(variant("ours"), dataclasses.replace(prototypes, eta=prototypes.eta + 1e-12))
     labels = corrections.labels.copy()
     labels[5] = (labels[5] + 1) % 3
-    with pytest.raises(harness.CheckFailed, match="1 labels are wrong"):
+    with pytest.raises(parts.CheckFailed, match="1 labels are wrong"):
         check(variant("ours"), (prototypes, dataclasses.replace(corrections, labels=labels)))
 
 

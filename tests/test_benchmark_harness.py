@@ -16,6 +16,7 @@ import bench_density  # isort: skip
 import children  # isort: skip
 import harness  # isort: skip
 import machine  # isort: skip
+import parts  # isort: skip
 import places  # isort: skip
 import rows  # isort: skip
 
@@ -97,7 +98,7 @@ def test_run_case_wrong_result_is_not_timed(tmp_path):
 
     def check(v, result):
         if v.name == "wrong":
-            raise harness.CheckFailed("wrong: off by 1")
+            raise parts.CheckFailed("wrong: off by 1")
 
     variants = [variant(name, lambda inputs, name=name: calls.append(name)) for name in ("right", "wrong", "last")]
     right, wrong, last = run_case(tmp_path, variants, check=check, repeats=2)
@@ -115,7 +116,7 @@ def test_run_case_wrong_result_is_not_timed(tmp_path):
         (RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"), rows.OUT_OF_MEMORY),
         (pe.BackendUnavailable("the device has no room: out of memory"), rows.OUT_OF_MEMORY),
         (pe.BackendUnavailable("no kernel image for this GPU"), rows.UNAVAILABLE),
-        (harness.Unavailable("torch.compile: no compiler"), rows.UNAVAILABLE),
+        (parts.Unavailable("torch.compile: no compiler"), rows.UNAVAILABLE),
         (ValueError("backend: wanted one that computes on cuda:0, got 'faiss'"), rows.UNAVAILABLE),
         (ValueError("features: wanted something else"), rows.FAILED),
     ],

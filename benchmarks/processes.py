@@ -1,0 +1,106 @@
+"""Commands with a time limit, their output in one log."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_GRACE = 5.0  # seconds between being asked to end and being ended
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: words, and variables on top of the environment."""
+
+    words: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()), *self._quoted])
+
+    @property
+    def _quoted(self) -> list[str]:
+        return [shlex.quote(word) for word in self.words]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended; ``status`` is None where it ran into its limit or could not be started."""
+
+    status: int | None
+    output: str
+    seconds: float
+
+    @property
+    def why(self) -> str:
+        """Its end in a word or two."""
+        if self.status is None:
+            return "ran into its limit" if self.seconds > 0 else "could not be started"
+        return f"status {self.status}"
+
+
+class Runner:
+    """Runs commands in a folder; each one's output goes to the log as soon as it has ended, whole."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        self._folder, self._log = folder, log
+        self._lock = threading.Lock()
+
+    def run(self, command: Command, limit: float) -> Done:
+        """Run one command for at most ``limit`` seconds, then end it and everything that it started."""
+        began = time.monotonic()
+        try:
+            process: Any = subprocess.Popen(
+                list(command.words),
+                cwd=self._folder,
+                env={**os.environ, **command.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # a group of its own, to be ended together
+            )
+        except OSError as error:
+            return self._logged(command, Done(None, f"{error}\n", 0.0))
+        try:
+            output, _ = process.communicate(timeout=max(limit, 0.1))
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            output, status = _end(process), None
+        except BaseException:  # this program is being ended
+            _end(process)
+            raise
+        return self._logged(command, Done(status, output, time.monotonic() - began))
+
+    def run_together(self, commands: Mapping[str, Command], limit: float) -> dict[str, Done]:
+        """Run commands side by side."""
+        with ThreadPoolExecutor(max(1, len(commands))) as threads:
+            return dict(zip(commands, threads.map(lambda c: self.run(c, limit), commands.values()), strict=True))
+
+    def _logged(self, command: Command, done: Done) -> Done:
+        with self._lock, self._log.open("a", encoding="utf-8") as log:
+            log.write(f"$ {command}\n{done.output}[{done.why}, {done.seconds:.1f} s]\n\n")
+        return done
+
+
+def _end(process: Any) -> str:
+    """End a process and all of its group; what it had put out."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            return str(process.communicate(timeout=_GRACE)[0])
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            break
+    return str(process.communicate()[0])

@@ -1,0 +1,102 @@
+"""Every launch of one tile loop on rows of a few tiles, held against the reference: small enough for compute-sanitizer.
+
+    python benchmarks/small_launches.py cuda mma
+
+No torch: what is examined is the engine alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from proto_engine.backends.base import condition_numpy, error_bound
+from proto_engine.backends.device_backend import DeviceBackend
+from proto_engine.backends.exact import cutoff_and_density
+from proto_engine.backends.reference import ReferenceBackend
+from proto_engine.backends.self_check import trusting
+
+QUANTILE, ETA_MAX, PICKS = 0.6, 0.95, 4
+# Rows of each class, D, and the type: a class of five tiles, whose sample is not everything, and rows in two halves.
+CASES: tuple[tuple[tuple[int, ...], int, Any], ...] = (
+    ((520, 130, 3), 72, np.float16),
+    ((140,), 37, np.float32),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all launches; 1 where a result is not the reference's."""
+    if len(arguments) != 2:
+        print("usage: small_launches.py cuda|cupy LOOP", file=sys.stderr)
+        return 2
+    wrong = differences(backend_of(*arguments), arguments[1])
+    for line in wrong:
+        print(f"{'/'.join(arguments)}: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def backend_of(name: str, loop: str) -> DeviceBackend:
+    if name == "cupy":
+        from proto_engine.backends.cupy import CupyBackend
+
+        return CupyBackend(loop)
+    from proto_engine.backends.cuda import CudaBackend
+
+    return CudaBackend(loop)
+
+
+def differences(backend: DeviceBackend, loop: str) -> list[str]:
+    """What differs from the reference, over all cases."""
+    found = []
+    with trusting(f"{backend.name}/{loop}"):
+        for sizes, dim, dtype in CASES:
+            x = (np.random.default_rng(dim).standard_normal((sum(sizes), dim)) + 0.2).astype(dtype)
+            found += [f"{x.dtype} rows: {name}" for name in _differ(backend, x, sizes)]
+    return found
+
+
+def _differ(backend: DeviceBackend, x: np.ndarray, sizes: tuple[int, ...]) -> list[str]:
+    """Names of the results that are not the reference's."""
+    reference = ReferenceBackend()
+    squares = reference.squared_norms(x)
+    rows = backend.native(condition_numpy(x))
+    folded = np.random.default_rng(0).standard_normal((5, x.shape[1]))
+    folded /= np.linalg.norm(folded, axis=1, keepdims=True)
+    names = ("label", "best", "second")
+    right: dict[str, Any] = dict(zip(names, reference.top2(x, folded), strict=True), squares=squares)
+    found: dict[str, Any] = dict(zip(names, backend.top2(rows, folded), strict=True))
+    found["squares"] = backend.squared_norms(rows)
+    unit, sigma = np.asarray(backend.normalize(rows, squares)), np.asarray(backend.score(rows, folded))
+    right["unit rows"] = right["scores"] = right["similarity"] = True
+    found["unit rows"] = np.abs(unit - reference.normalize(x, squares)).max() <= 2.0**-23
+    found["scores"] = np.abs(sigma - reference.score(x, folded)).max() <= error_bound(x.shape[1])
+
+    first = slice(0, sizes[0])
+    pool: Any = backend.pool(backend.native(x[first]), squares[first])
+    oracle = reference.pool(x[first], squares[first])
+    right["cutoff"], right["rho"] = oracle.density(QUANTILE)
+    found["cutoff"], found["rho"] = pool.density(QUANTILE)
+    # With room for three pairs: histograms, then counts against the cutoff.
+    found["bounded cutoff"], found["bounded rho"] = cutoff_and_density(pool, QUANTILE, capacity=3)
+    right["bounded cutoff"], right["bounded rho"] = right["cutoff"], right["rho"]
+    order = np.argsort(-right["rho"], kind="stable")
+    listed, limit = order[1::7], np.arange(1, len(order), 7)
+    for name, smallest in (("greatest", False), ("smallest", True)):
+        which = np.full(len(listed), smallest)
+        right[name] = oracle.extreme(order, listed, limit, which)
+        found[name] = pool.extreme(order, listed, limit, which)
+    found["similarity"] = np.abs(np.asarray(pool.similarity()) - oracle.similarity()).max() <= pool.bound
+
+    picks = backend.pick_ragged(rows, squares, sizes, PICKS, QUANTILE, ETA_MAX)
+    found["picks"] = np.array([pick is None for pick in picks])
+    right["picks"] = np.zeros(len(picks), dtype=bool)
+    if picks[0] is not None:
+        found["first pick"], right["first pick"] = picks[0].rows[0], order[0]
+    return [name for name, value in right.items() if not np.array_equal(found[name], value)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
