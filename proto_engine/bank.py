@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .array_kinds import contiguous_rows, has_float_dtype, is_cupy, is_tensor, take_rows, to_numpy
+from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, is_tensor, take_rows, to_numpy
 from .bank_formats import check_float_dtype, open_npy, open_safetensors
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
@@ -145,13 +146,14 @@ class FeatureBank:
         self._give_back(None)
         return rows
 
-    def chunks(self, max_bytes: int = DEFAULT_CHUNK_BYTES) -> Iterator[tuple[int, Any]]:
+    def chunks(self, max_bytes: int | None = None) -> Iterator[tuple[int, Any]]:
         """Walk over all rows once, a chunk at a time.
 
         Parameters
         ----------
-        max_bytes : int
-            Upper limit for one chunk; a chunk has at least one row.
+        max_bytes : int, optional
+            Upper limit for one chunk; a chunk has at least one row. By default 64 MiB, or all rows at once where
+            they are on a GPU: nothing is gained there by parts.
 
         Yields
         ------
@@ -162,6 +164,8 @@ class FeatureBank:
             the bank is). Pages of a read-only memory map are given back to the system when the next
             chunk is asked for, so that a file larger than the memory streams through.
         """
+        if max_bytes is None:
+            max_bytes = DEFAULT_CHUNK_BYTES if ArrayKind.of(self._array).on_cpu else sys.maxsize
         if max_bytes <= 0:
             raise ValueError(f"max_bytes: wanted a positive number, got {max_bytes}")
         num_samples, dim = self.shape

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .array_kinds import ArrayKind, to_numpy
+from .array_kinds import to_numpy
 from .arrays import as_bank, as_labels
-from .bank import DEFAULT_CHUNK_BYTES, FeatureBank
+from .bank import FeatureBank
 from .corrections import Corrections
 from .ops import Resolved, bad_rows_message, check_choice, check_number, resolve
 from .prototypes import Prototypes
@@ -63,7 +63,7 @@ def score_samples(
     columns = kind.give(present)
     sigma: Any = None
     bad: list[np.ndarray] = []
-    for start, result in resolved.backend.score_chunks(_chunks(bank, kind, progress, "score"), folded):
+    for start, result in resolved.backend.score_chunks(_chunks(bank, progress, "score"), folded):
         part = kind.give(result)  # [b, present]
         with kind.current():
             bad.append(start + _rows_where(part[:, 0] != part[:, 0]))
@@ -134,7 +134,7 @@ def correct_labels(
         classes = kind.give(present)
         suggested = kind.full((len(bank),), -1, xp.int64)
         score, margin = (kind.full((len(bank),), np.nan, xp.float64) for _ in range(2))
-        for start, result in resolved.backend.top2_chunks(_chunks(bank, kind, progress, "correct"), folded):
+        for start, result in resolved.backend.top2_chunks(_chunks(bank, progress, "correct"), folded):
             label, best, second = (kind.give(array) for array in result)
             unusable = label < 0
             _refuse(start + _rows_where(unusable), len(bank), on_bad_rows)
@@ -175,15 +175,14 @@ def _rows_where(mask: Any) -> np.ndarray:
     return np.flatnonzero(to_numpy(mask)) if bool(mask.any()) else np.empty(0, dtype=np.int64)
 
 
-def _chunks(bank: FeatureBank, kind: ArrayKind, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
+def _chunks(bank: FeatureBank, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
     """The bank's chunks, under a progress bar where one was asked for and somebody can see it."""
-    size = DEFAULT_CHUNK_BYTES if kind.on_cpu else sys.maxsize  # rows on a GPU go through at once
     if not progress or not sys.stderr.isatty():
-        yield from bank.chunks(size)
+        yield from bank.chunks()
         return
     from tqdm import tqdm
 
     with tqdm(total=len(bank), desc=what, unit="rows", unit_scale=True) as bar:
-        for start, rows in bank.chunks(size):
+        for start, rows in bank.chunks():
             yield start, rows
             bar.update(len(rows))

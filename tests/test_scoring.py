@@ -97,7 +97,7 @@ def test_chunks_do_not_change_the_outcome(problem, rows_a_chunk, monkeypatch, tm
     np.save(tmp_path / "x.npy", x)
     want, want_scores = pe.correct_labels(x, y, prototypes), pe.score_samples(x, prototypes)
     original = pe.FeatureBank.chunks
-    monkeypatch.setattr(pe.FeatureBank, "chunks", lambda self, _=0: original(self, rows_a_chunk * 10 * 4))
+    monkeypatch.setattr(pe.FeatureBank, "chunks", lambda self: original(self, rows_a_chunk * 10 * 4))
     bank = pe.FeatureBank.open(tmp_path / "x.npy")
     got = pe.correct_labels(bank, y, prototypes)
     np.testing.assert_array_equal(got.labels, want.labels)
