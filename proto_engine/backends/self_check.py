@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -40,20 +41,29 @@ def outcome(part: str, device: int, check: _Check) -> str | None:
     with _lock:
         if (part, device) in _outcomes:
             return _outcomes[part, device]
-        _here.part = part
         try:
-            found = check()
+            with trusting(part):
+                found = check()
         except MemoryError as error:  # of others, perhaps: the next call tries again
             return f"there was no memory for its self-check ({error})"
         except Exception as error:
             found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        finally:
-            _here.part = None
         _outcomes[part, device] = found
         if found is not None:
             where = "the host" if device == HOST else f"device {device}"
             _log.warning("%s failed its self-check on %s and is not used: %s", part, where, found)
         return found
+
+
+@contextmanager
+def trusting(part: str) -> Iterator[None]:
+    """Inside, this thread computes with a part such as "cuda/mma" without a check: it is being checked."""
+    before = _being_checked()
+    _here.part = part
+    try:
+        yield
+    finally:
+        _here.part = before
 
 
 def _being_checked() -> str | None:

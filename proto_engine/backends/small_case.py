@@ -39,7 +39,7 @@ class SmallCase:
     rows: np.ndarray  # [M, D]
     sizes: tuple[int, ...]
     squares: np.ndarray  # [M] float64
-    folded: np.ndarray  # [C, D] float64
+    folded: np.ndarray  # [C, D] float64, norms of 1 at most
     classes: tuple[ClassAnswer, ...]
     top2: tuple[np.ndarray, np.ndarray, np.ndarray]  # label, best, second; [M] each
 
@@ -81,8 +81,9 @@ def _solved(
         _crowd(rows[part], rng)
     squares = reference.squared_norms(rows)
     folded = rng.standard_normal((5, rows.shape[1]))
+    folded /= np.linalg.norm(folded, axis=1, keepdims=True)
     folded[3] = folded[1]  # a tie
-    folded[4] = folded[0] * (1 + 1e-12)  # nearly one
+    folded[4] = folded[0] * (1 - 1e-12)  # nearly one
     return SmallCase(
         name,
         rows,
