@@ -39,8 +39,7 @@ sanitize: $(VENV)/.package
 	    PYTHONPATH=build/sanitize $(BIN)/pytest -q -p no:cacheprovider tests/native $(wildcard tests/test_cuda_host*.py)
 
 bench: $(VENV)/.package
-	$(BIN)/python benchmarks/bench_density.py
-	$(BIN)/python benchmarks/bench_score.py
+	for bench in similarity cutoff density eta score engine; do $(BIN)/python benchmarks/bench_$$bench.py || exit 1; done
 
 report: $(VENV)/.package
 	$(BIN)/python benchmarks/report.py

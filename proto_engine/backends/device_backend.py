@@ -219,10 +219,12 @@ def _pick(
 
 
 def _runs(chunks: Chunks) -> Iterator[tuple[bool, Chunks]]:
-    """The chunks of a bank, which are all on a GPU or all on the host; nothing for no chunks."""
+    """The chunks of a bank, which are all on a GPU or all on the host, there as NumPy; nothing for no chunks."""
     iterator = iter(chunks)
     for first in iterator:
-        yield is_device_array(first[1]), itertools.chain([first], iterator)
+        rest = itertools.chain([first], iterator)
+        on_device = is_device_array(first[1])
+        yield on_device, rest if on_device else ((start, to_numpy(rows)) for start, rows in rest)
 
 
 def _largest(rows: Any) -> np.ndarray:
