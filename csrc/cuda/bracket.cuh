@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kScanThreads)
   ClassState& state = states[blockIdx.x];
   Counter* histogram = histograms + static_cast<int64_t>(blockIdx.x) * kBins;
   __shared__ int first, last;
-  __shared__ Counter ahead;
+  __shared__ Counter ahead[2];  // of each of the two, though nobody asks: both are written at the same time
   Counter count[kBinsEach], sum = 0, n;
   for (int k = 0; k < kBinsEach; ++k) sum += count[k] = histogram[threadIdx.x * kBinsEach + k];
   if (threadIdx.x == 0) {
@@ -71,9 +71,9 @@ __global__ void __launch_bounds__(kScanThreads)
   }
   const Counter before = prefix_sum(sum, &n);
   const Targets target = sample_targets(state.rank, state.m, static_cast<double>(n), sigmas);
-  if (n > 0 && target.lower >= 0) find_rank(count, before, static_cast<Counter>(target.lower), &first, &ahead);
+  if (n > 0 && target.lower >= 0) find_rank(count, before, static_cast<Counter>(target.lower), &first, &ahead[0]);
   if (n > 0 && target.upper < static_cast<double>(n))
-    find_rank(count, before, static_cast<Counter>(target.upper < 0 ? 0 : target.upper), &last, &ahead);
+    find_rank(count, before, static_cast<Counter>(target.upper < 0 ? 0 : target.upper), &last, &ahead[1]);
   __syncthreads();
   const Interval found = edges_of(first, last, state.bins_lo, state.bins_hi);
   // The next histogram spans the bracket and resolves no more than its bins: some of them belong to the margin.

@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(kRowThreads)
     const bool is_below = there && entry.value < state.window_lo, is_above = there && entry.value > state.window_hi;
     const bool open = there && !is_below && !is_above;
     const double s = pair_similarity(x, base + entry.row, base + entry.column, open);
+    __syncwarp();  // all eight have read the entry that one of them writes to below
     if (!leads || !there) continue;
     below += is_below;
     if (is_above) {
