@@ -2,6 +2,8 @@
 #             (NOISE=pairflip:0.4 for other noise; DATA=fashion-mnist with ROOT=folder or DOWNLOAD=1)
 # make test   the whole test suite
 # Both set up everything they need in .venv first (a few minutes and about 8 GB the first time).
+# make gpu-check   on a machine with an NVIDIA GPU: build, tests, compute-sanitizer, benchmarks, in ten minutes and
+#                  without network; into $(PYTHON) as it is (OUT=folder, STEPS=some,of,them: benchmarks/gpu_check.py)
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,9 +13,9 @@ NOISE ?= symmetric:0.4
 SEEDS ?= 3
 DEMO_OUT ?= runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/cpu/* csrc/cuda/*)
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/cuda_host/*)
 
-.PHONY: demo test lint sanitize bench report clean
+.PHONY: demo test lint sanitize gpu-check bench report clean
 
 demo: $(VENV)/.package
 	$(BIN)/python examples/demo.py --data $(DATA) --noise $(NOISE) --seeds $(SEEDS) --out $(DEMO_OUT) \
@@ -37,6 +39,9 @@ sanitize: $(VENV)/.package
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PROTO_ENGINE_SANITIZED=1 \
 	    PYTHONPATH=build/sanitize $(BIN)/pytest -q -p no:cacheprovider tests/native $(wildcard tests/test_cuda_host*.py)
+
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py $(if $(OUT),--out $(OUT)) $(if $(STEPS),--steps $(STEPS))
 
 bench: $(VENV)/.package
 	for bench in similarity cutoff density eta score engine; do $(BIN)/python benchmarks/bench_$$bench.py || exit 1; done
