@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config import TrainConfig, make_config
+from .config import SELECTORS, TrainConfig, make_config
 from .data import DATASETS, NOISE_KINDS, NoiseSpec
 from .epoch_log import Row
 from .errors import CheckpointError, ConfigError, TrainingDiverged
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--alpha", type=float, help="weight of the corrected labels in the loss (default 0.5)")
     add("--prototypes-per-class", type=int, metavar="N", help="(default 8)")
     add("--samples-per-class", type=_samples, metavar="N|all", help="images to pick them from (default 1280)")
+    add("--selector", choices=SELECTORS, help="how smp picks prototypes (default density-peaks)")
     add("--image-size", type=int, metavar="PIXELS", help="side of imagefolder images (default 224)")
     add("--workers", type=int, metavar="N", help="processes that load images")
     add("--device", help="auto, cpu, cuda, cuda:1, ... (default auto)")

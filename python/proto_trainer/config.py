@@ -13,6 +13,8 @@ from .errors import ConfigError
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
 _PLACES = ("out", "root", "device")
 
+SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -34,8 +36,8 @@ class TrainConfig:
     batch_size : int
     lr, momentum, weight_decay : float
         Of SGD; the rate is divided by 10 after each third of the epochs, as in the paper.
-    alpha, prototypes_per_class, samples_per_class
-        See `LabelCorrector`.
+    alpha, prototypes_per_class, samples_per_class, selector
+        See `LabelCorrector`; `selector` is one of `SELECTORS`.
     image_size : int
         Side of the images of an ``imagefolder``.
     workers : int
@@ -60,6 +62,7 @@ class TrainConfig:
     alpha: float = 0.5
     prototypes_per_class: int = 8
     samples_per_class: int | None = 1280
+    selector: str = "density-peaks"
     image_size: int = 224
     workers: int = 0
     device: str = "auto"
@@ -78,6 +81,8 @@ class TrainConfig:
             raise ConfigError(
                 f"start_epoch must be smaller than epochs ({self.epochs}), or no epoch corrects; got {self.start_epoch}"
             )
+        if self.selector not in SELECTORS:
+            raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha must lie in 0..1, got {self.alpha}")
         for name in ("lr", "weight_decay"):

@@ -32,6 +32,7 @@ def build_method(config: TrainConfig, num_classes: int) -> Method:
             alpha=config.alpha,
             prototypes_per_class=config.prototypes_per_class,
             samples_per_class=config.samples_per_class,
+            selector=config.selector,
             seed=derive_seed(config.seed, "correction"),
             batch_size=config.eval_batch_size,
             workers=config.workers,
