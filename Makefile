@@ -13,7 +13,7 @@ NOISE ?= symmetric:0.4
 SEEDS ?= 3
 DEMO_OUT ?= runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/cpu/* csrc/cuda/*)
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/cuda_host/*)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.h csrc/cpu/*.cpp csrc/cuda/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/cuda_host/* benchmarks/*.cu)
 
 .PHONY: demo test lint sanitize gpu-check bench report clean
 

@@ -56,7 +56,10 @@ def sources_hash(root: Path = ROOT) -> str:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The commit that is checked out, with a "+" where files differ; "unknown" outside a repository."""
+    """The commit that is checked out, with a "+" where files differ; that of PROTO_ENGINE_COMMIT, which a copy
+    without history needs; "unknown" without either."""
+    if told := os.environ.get("PROTO_ENGINE_COMMIT"):
+        return told
     try:
         head = _told(root, "git", "rev-parse", "HEAD").strip()
         changed = _told(root, "git", "status", "--porcelain", "--untracked-files=no").strip()
