@@ -78,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", required=True, choices=DATASETS, help="data set")
     add("--root", type=Path, metavar="DIR", help="where its files are (fashion-mnist, imagefolder)")
     add("--download", action="store_true", help="fetch the files when missing (fashion-mnist)")
-    add("--method", default="smp", choices=METHODS, help="ce: cross-entropy; smp: self-learning (default)")
+    add("--method", default="smp", choices=METHODS, help="smp: self-learning (default); see docs/training.md")
     noise_kinds = f"{', '.join(NOISE_KINDS)}; or none"
     add("--noise", default="none", metavar="KIND:RATE", help=f"add label noise: {noise_kinds} (default)")
     add("--epochs", type=int, metavar="E")
-    add("--start-epoch", type=int, metavar="S", help="first epoch that corrects labels (default: E / 3)")
+    add("--start-epoch", type=int, metavar="S", help="first epoch that is not plain cross-entropy (default: E / 3)")
     add("--seed", type=int, default=0, metavar="N")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write; must not hold a run yet")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")

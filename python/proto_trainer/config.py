@@ -13,6 +13,9 @@ from .errors import ConfigError
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
 _PLACES = ("out", "root", "device")
 
+# Methods whose first epochs must be plain ones: they learn something about the labels from them.
+_WARM_UP_METHODS = ("forward",)
+
 SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
 
 
@@ -31,7 +34,8 @@ class TrainConfig:
     noise : NoiseSpec or None
         Noise to add to the labels of the training set.
     epochs, start_epoch : int
-        Epochs are counted from 0; `start_epoch` is the first that begins with a correction phase.
+        Epochs are counted from 0; `start_epoch` is the first that begins with a correction phase,
+        or the first in which another method does more than cross-entropy.
     seed : int
     batch_size : int
     lr, momentum, weight_decay : float
@@ -81,6 +85,8 @@ class TrainConfig:
             raise ConfigError(
                 f"start_epoch must be smaller than epochs ({self.epochs}), or no epoch corrects; got {self.start_epoch}"
             )
+        if self.method in _WARM_UP_METHODS and self.start_epoch == 0:
+            raise ConfigError(f"start_epoch must be 1 or more with method {self.method}, which needs a trained network")
         if self.selector not in SELECTORS:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if not 0 <= self.alpha <= 1:
@@ -134,7 +140,8 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     merged = {**RECIPES[data], **{name: value for name, value in settings.items() if value is not None}}
     if merged.get("samples_per_class") == "all":
         merged["samples_per_class"] = None
-    merged.setdefault("start_epoch", merged["epochs"] // 3)
+    least = 1 if merged.get("method") in _WARM_UP_METHODS else 0
+    merged.setdefault("start_epoch", max(merged["epochs"] // 3, least))
     if merged.get("root") is not None:
         merged["root"] = Path(merged["root"])
     return TrainConfig(data=data, out=Path(out), **merged)

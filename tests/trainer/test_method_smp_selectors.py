@@ -38,7 +38,7 @@ def test_selector_of_the_config_reaches_the_corrector(tmp_path):
     for selector in SELECTORS:
         method = build_method(make_config("digits", tmp_path, selector=selector), 10)
         assert method.corrector.selection["method"] == selector
-    with pytest.raises(ConfigError, match="selector must be one of density-peaks, .*, got 'magic'"):
+    with pytest.raises(ConfigError, match=r"selector must be one of density-peaks, .*, got 'magic'"):
         make_config("digits", tmp_path, selector="magic")
 
 

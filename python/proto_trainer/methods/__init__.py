@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..config import TrainConfig
 from ..correction import LabelCorrector
 from ..errors import ConfigError
 from ..seeding import derive_seed
 from .base import Method
 from .ce import CrossEntropy
+from .forward import ForwardCorrection
 from .smp import SelfLearning
 
-METHODS = ("ce", "smp")
+METHODS = ("ce", "forward", "smp")
 
-__all__ = ["METHODS", "CrossEntropy", "Method", "SelfLearning", "build_method"]
+__all__ = ["METHODS", "CrossEntropy", "ForwardCorrection", "Method", "SelfLearning", "build_method"]
 
 
 def build_method(config: TrainConfig, num_classes: int) -> Method:
@@ -23,8 +26,11 @@ def build_method(config: TrainConfig, num_classes: int) -> Method:
     ConfigError
         Unknown name.
     """
+    passes: dict[str, Any] = {"batch_size": config.eval_batch_size, "workers": config.workers}
     if config.method == "ce":
-        return CrossEntropy(batch_size=config.eval_batch_size, workers=config.workers)
+        return CrossEntropy(**passes)
+    if config.method == "forward":
+        return ForwardCorrection(start_epoch=config.start_epoch, **passes)
     if config.method == "smp":
         corrector = LabelCorrector(
             num_classes=num_classes,
@@ -34,8 +40,7 @@ def build_method(config: TrainConfig, num_classes: int) -> Method:
             samples_per_class=config.samples_per_class,
             selector=config.selector,
             seed=derive_seed(config.seed, "correction"),
-            batch_size=config.eval_batch_size,
-            workers=config.workers,
+            **passes,
         )
         return SelfLearning(corrector)
     raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")

@@ -1,0 +1,99 @@
+"""Forward loss correction: let the network predict the truth, and the noise turn it into the given label."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..correction import CorrectionPhase
+from ..data import LabeledImages
+from ..features import extract_features, model_device
+from ..losses import forward_loss
+from .ce import CrossEntropy
+
+logger = logging.getLogger(__name__)
+
+# Of a column of probabilities the top 3 % are taken for outliers.
+_OUTLIER_PERCENTILE = 97
+
+
+class ForwardCorrection(CrossEntropy):
+    """Patrini et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction Approach", CVPR 2017.
+
+    The original trains one network with cross-entropy to the end, estimates T from it, and trains a second
+    network with the corrected loss. Here both are one run: the epochs before `start_epoch` train with
+    cross-entropy, T is estimated once at the start of epoch `start_epoch`, and the same network goes on with
+    the corrected loss and the learning rate that the run has reached. This costs half as much, and T comes
+    from a network that has not yet memorized the wrong labels.
+
+    Parameters
+    ----------
+    start_epoch : int
+        The first epoch, counted from 0, with the corrected loss; 1 or more.
+    batch_size, workers : int
+        For the passes over the training images.
+    """
+
+    def __init__(self, *, start_epoch: int, batch_size: int, workers: int = 0) -> None:
+        super().__init__(batch_size=batch_size, workers=workers)
+        self.start_epoch = start_epoch
+        self._transition: Tensor | None = None  # float [C, C], on the device of the model
+
+    def before_epoch(self, model: nn.Module, dataset: LabeledImages, epoch: int) -> CorrectionPhase | None:
+        """Estimate T, once."""
+        if epoch >= self.start_epoch and self._transition is None:
+            probabilities, _ = extract_features(
+                model, dataset, features=_softmax, batch_size=self.batch_size, workers=self.workers
+            )
+            transition = estimate_transition(probabilities)
+            logger.info("epoch %d: mean diagonal of the noise matrix %.3f", epoch, transition.diagonal().mean())
+            self._transition = torch.from_numpy(transition).to(model_device(model), torch.float32)
+        return None
+
+    def batch_loss(self, model: nn.Module, images: Tensor, given: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Method.batch_loss`."""
+        if self._transition is None:
+            return super().batch_loss(model, images, given, index)
+        logits = model(images)
+        return forward_loss(logits, given, self._transition), logits
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """T, once there is one."""
+        return {} if self._transition is None else {"transition": self._transition}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """See `Method.load_state_dict`."""
+        self._transition = state.get("transition")
+
+
+def _softmax(model: nn.Module, images: Tensor) -> Tensor:
+    return model(images).softmax(dim=1)
+
+
+def estimate_transition(probabilities: np.ndarray) -> np.ndarray:
+    """The noise matrix T from what a network that was trained on noisy labels predicts.
+
+    For class i take the image that is most surely of class i, leaving out the outliers: the images whose
+    probability of class i lies at or above the 97th percentile. What the network predicts for that image is
+    row i. Ties go to the lowest index; when all images are equally sure, the first one is taken.
+
+    Parameters
+    ----------
+    probabilities : ndarray, float [N, C]
+        Is not changed.
+
+    Returns
+    -------
+    ndarray, float64 [C, C]
+        T[i, j] = P(given label j | true class i); rows sum to 1.
+    """
+    rows = []
+    for column in probabilities.T:
+        threshold = np.percentile(column, _OUTLIER_PERCENTILE, method="higher")
+        below = np.where(column < threshold, column, -1.0)  # a copy: the later classes see the whole column
+        rows.append(probabilities[int(below.argmax())])
+    transition = np.array(rows, dtype=np.float64)  # [C, C]
+    return transition / transition.sum(axis=1, keepdims=True)
