@@ -69,6 +69,9 @@ def _differ(backend: DeviceBackend, x: np.ndarray, sizes: tuple[int, ...]) -> li
     right: dict[str, Any] = dict(zip(names, reference.top2(x, folded), strict=True), squares=squares)
     found: dict[str, Any] = dict(zip(names, backend.top2(rows, folded), strict=True))
     found["squares"] = backend.squared_norms(rows)
+    half = len(x) // 2
+    streamed = backend.top2_chunks([(0, x[:half]), (half, x[half:])], folded)
+    right["streamed"], found["streamed"] = right["best"], np.concatenate([part[1] for _, part in streamed])
     unit, sigma = np.asarray(backend.normalize(rows, squares)), np.asarray(backend.score(rows, folded))
     right["unit rows"] = right["scores"] = right["similarity"] = True
     found["unit rows"] = np.abs(unit - reference.normalize(x, squares)).max() <= 2.0**-23
