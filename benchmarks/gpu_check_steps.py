@@ -168,9 +168,9 @@ def sanitizer(context: Context) -> Outcome:
 
 def loops_here(context: Context) -> list[str]:
     """The tile loops that can run on this GPU with what is installed."""
-    least = {"simt": (7, 5), "mma": (8, 0), "wgmma": (9, 0)}
-    major, minor = map(int, context.gpu.capability.split("."))
-    found = [loop for loop in LOOPS if least[loop.partition("/")[2]] <= (major, minor)]
+    number = tuple(map(int, context.gpu.capability.split(".")))
+    can = {"simt": number >= (7, 5), "mma": number >= (8, 0), "wgmma": number == (9, 0)}
+    found = [loop for loop in LOOPS if can[loop.partition("/")[2]]]
     return found if importlib.util.find_spec("cupy") else [loop for loop in found if not loop.startswith("cupy")]
 
 

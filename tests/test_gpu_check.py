@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from benchmark_house import BENCHES, ROOT
 
+from proto_engine.backends.cuda import loops_of
+
 import gpu_check  # isort: skip  from the folder that benchmark_house adds
 import gpu_check_steps as steps  # isort: skip
 import verified  # isort: skip
@@ -284,8 +286,11 @@ def test_without_a_sanitizer_nothing_counts_as_clean(context, monkeypatch):
 
 
 def test_loops_are_those_that_this_gpu_runs(context, monkeypatch):
-    context.gpu = verified.Gpu("A100", "8.0", "")
-    assert steps.loops_here(context) == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
+    for capability in ("8.0", "8.9", "10.0"):
+        context.gpu = verified.Gpu("another", capability, "")
+        assert steps.loops_here(context) == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
+        native = loops_of(tuple(map(int, capability.split("."))))
+        assert native == ["simt", "mma"]
     monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
     assert steps.loops_here(context) == ["cuda/simt", "cuda/mma"]
 

@@ -22,7 +22,7 @@ except ImportError as error:
     _core = None  # type: ignore[assignment]
     _missing = f"the native module was not built: {error}"
 
-_LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma": (9, 0)}
+_LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma": (9, 0)}  # wgmma there alone: Hopper's own instructions
 
 
 class NativeGpu:
@@ -113,7 +113,8 @@ def unavailable_reason() -> str | None:
 
 def loops_of(capability: tuple[int, int]) -> list[str]:
     """The tile loops that a GPU of that compute capability can run; the slowest first."""
-    return [name for name, least in _LEAST_CAPABILITY.items() if capability >= least]
+    found = [name for name, least in _LEAST_CAPABILITY.items() if capability >= least]
+    return found if capability == _LEAST_CAPABILITY["wgmma"] else [name for name in found if name != "wgmma"]
 
 
 class CudaBackend(DeviceBackend):
