@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--prototypes-per-class", type=int, metavar="N", help="(default 8)")
     add("--samples-per-class", type=_samples, metavar="N|all", help="images to pick them from (default 1280)")
     add("--selector", choices=SELECTORS, help="how smp picks prototypes (default density-peaks)")
+    add("--prior-weight", type=float, help="of joint: weight of the class shares in the loss (default 1.2)")
+    add("--entropy-weight", type=float, help="of joint: weight of the entropy in the loss (default 0.8)")
     add("--image-size", type=int, metavar="PIXELS", help="side of imagefolder images (default 224)")
     add("--workers", type=int, metavar="N", help="processes that load images")
     add("--device", help="auto, cpu, cuda, cuda:1, ... (default auto)")

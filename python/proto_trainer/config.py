@@ -14,7 +14,7 @@ from .errors import ConfigError
 _PLACES = ("out", "root", "device")
 
 # Methods whose first epochs must be plain ones: they learn something about the labels from them.
-_WARM_UP_METHODS = ("forward",)
+_WARM_UP_METHODS = ("forward", "joint")
 
 SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
 
@@ -42,6 +42,8 @@ class TrainConfig:
         Of SGD; the rate is divided by 10 after each third of the epochs, as in the paper.
     alpha, prototypes_per_class, samples_per_class, selector
         See `LabelCorrector`; `selector` is one of `SELECTORS`.
+    prior_weight, entropy_weight : float
+        See `JointOptimization`.
     image_size : int
         Side of the images of an ``imagefolder``.
     workers : int
@@ -67,6 +69,8 @@ class TrainConfig:
     prototypes_per_class: int = 8
     samples_per_class: int | None = 1280
     selector: str = "density-peaks"
+    prior_weight: float = 1.2
+    entropy_weight: float = 0.8
     image_size: int = 224
     workers: int = 0
     device: str = "auto"
@@ -91,7 +95,11 @@ class TrainConfig:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha must lie in 0..1, got {self.alpha}")
-        for name in ("lr", "weight_decay"):
+        if self.method == "joint" and self.epochs < self.start_epoch + 2:
+            raise ConfigError(
+                f"epochs must be at least start_epoch + 2 with method joint: {self.start_epoch + 2}, got {self.epochs}"
+            )
+        for name in ("lr", "weight_decay", "prior_weight", "entropy_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number, 0 or more, got {value}")
@@ -103,13 +111,18 @@ class TrainConfig:
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch: a pure function, so that a resumed run has nothing to restore."""
-        return self.lr * 0.1 ** (3 * epoch // self.epochs)
+        return tenth_each_third(self.lr, epoch, self.epochs)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that resumes it, ready for JSON."""
         settings = {name: value for name, value in asdict(self).items() if name not in _PLACES}
         settings["noise"] = "none" if self.noise is None else str(self.noise)
         return settings
+
+
+def tenth_each_third(lr: float, epoch: int, epochs: int) -> float:
+    """The learning rate of epoch `epoch` of `epochs`: divided by 10 after each third of them."""
+    return lr * 0.1 ** (3 * epoch // epochs)
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -121,6 +134,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "imagefolder": {
         "model": "resnet18", "epochs": 30, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "workers": 2,
+    },
+    "clothing1m": {
+        "model": "resnet50", "epochs": 15, "batch_size": 128, "lr": 0.002, "weight_decay": 5e-3, "workers": 2,
+    },
+    "food101n": {
+        "model": "resnet50", "epochs": 30, "batch_size": 128, "lr": 0.001, "weight_decay": 5e-3, "workers": 2,
     },
 }  # fmt: skip
 

@@ -46,3 +46,44 @@ def forward_loss(logits: Tensor, given: Tensor, transition: Tensor) -> Tensor:
     log_transition = transition.clamp_min(torch.finfo(transition.dtype).tiny).log()
     joint = F.log_softmax(logits, dim=1) + log_transition.T[given]  # [B, C]: true class i and the given label
     return -torch.logsumexp(joint, dim=1).mean()
+
+
+def soft_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
+    """Mean over the batch of ``-sum_c soft_c log softmax(logits)_c``.
+
+    Parameters
+    ----------
+    logits : Tensor, float [B, C]
+    soft : Tensor, float [B, C]
+        A distribution over the classes for each image.
+
+    Returns
+    -------
+    Tensor, float []
+    """
+    return -(soft * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def joint_loss(logits: Tensor, soft: Tensor, prior: Tensor, prior_weight: float, entropy_weight: float) -> Tensor:
+    """``soft_cross_entropy + prior_weight * KL(prior, mean softmax) + entropy_weight * mean entropy``.
+
+    The second term keeps the network from giving all images the same class, the third makes it decide.
+
+    Parameters
+    ----------
+    logits : Tensor, float [B, C]
+    soft : Tensor, float [B, C]
+    prior : Tensor, float [C]
+        The share of each class; a class with share 0 adds nothing.
+    prior_weight, entropy_weight : float
+
+    Returns
+    -------
+    Tensor, float []
+    """
+    log_chances = F.log_softmax(logits, dim=1)
+    chances = log_chances.exp()
+    mean = chances.mean(dim=0).clamp_min(torch.finfo(chances.dtype).tiny)  # [C]
+    divergence = (torch.xlogy(prior, prior) - prior * mean.log()).sum()
+    entropy = -(chances * log_chances).sum(dim=1).mean()
+    return soft_cross_entropy(logits, soft) + prior_weight * divergence + entropy_weight * entropy

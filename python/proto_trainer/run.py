@@ -1,4 +1,4 @@
-"""A run between two epochs: what it consists of, and how it gets into a checkpoint and out again."""
+"""A run between two epochs: what it consists of, how it gets into a checkpoint and out again, and how it renews."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .config import TrainConfig
 from .data import LabeledImages
 from .epoch_log import Row
 from .methods import Method
-from .models import FeatureClassifier
+from .models import FeatureClassifier, build_model
+from .seeding import derive_seed, temporary_seed
 
 
 @dataclass
@@ -71,3 +72,12 @@ def restore(run: Run, checkpoint: Checkpoint) -> list[Row]:
     if "cuda" in sections["random"] and run.device.type == "cuda":
         torch.cuda.set_rng_state(sections["random"]["cuda"], run.device)
     return checkpoint.facts["rows"]
+
+
+def start_afresh(run: Run, epoch: int) -> None:
+    """Give the run a new network and an optimizer without a past; torch's random state is left alone."""
+    shape = run.train_set.image_shape
+    with temporary_seed(derive_seed(run.config.seed, "model", epoch), run.device):
+        fresh = build_model(run.config.model, num_classes=run.train_set.num_classes, image_shape=shape)
+    run.model.load_state_dict(fresh.state_dict())
+    run.optimizer.state.clear()

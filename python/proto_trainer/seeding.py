@@ -61,3 +61,11 @@ def deterministic(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)
             torch.backends.cudnn.benchmark = was_benchmark
+
+
+@contextlib.contextmanager
+def temporary_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators (CPU and, if used, the CUDA device) and bring their states back on exit."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -23,7 +23,7 @@ from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
 from .methods import build_method
 from .models import FeatureClassifier, build_model
-from .run import Run, restore, snapshot
+from .run import Run, restore, snapshot, start_afresh
 from .seeding import derive_seed, deterministic
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ def _one_epoch(run: Run, epoch: int) -> Row:
     phase = run.method.before_epoch(run.model, run.train_set, epoch)
     if phase is not None:
         write_suggestions(run.config.out / "corrected.parquet", phase.corrections, run.train_set)
+    if run.method.begins_afresh(epoch):
+        start_afresh(run, epoch)
     started = time.perf_counter()
     loss, train_accuracy = _train_on_all_batches(run, epoch)
     run.method.after_epoch(run.model, run.train_set, epoch)
@@ -118,7 +120,7 @@ def _one_epoch(run: Run, epoch: int) -> Row:
     labels = run.method.training_labels(run.train_set)
     return {
         "epoch": epoch,
-        "lr": config.lr_at(epoch),
+        "lr": run.method.lr_at(config, epoch),
         "loss": loss,
         "train_accuracy": train_accuracy,
         "test_accuracy": test_accuracy,
@@ -138,7 +140,7 @@ def _phase_seconds(phase: CorrectionPhase | None) -> dict[str, float | None]:
 def _train_on_all_batches(run: Run, epoch: int) -> tuple[float, float]:
     """One pass of SGD; the mean loss, and the accuracy against the given labels as seen while training."""
     for group in run.optimizer.param_groups:
-        group["lr"] = run.config.lr_at(epoch)
+        group["lr"] = run.method.lr_at(run.config, epoch)
     loader = make_loader(
         run.train_set,
         run.config.batch_size,

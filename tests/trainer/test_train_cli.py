@@ -26,7 +26,7 @@ def test_every_option_reaches_the_config(tmp_path):
     options = (
         "--method ce --noise instance:0.2 --start-epoch 0 --seed 7 --model resnet18 --batch-size 16 --lr 0.3 "
         "--weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
-        "--selector kmeans++ --image-size 64 --workers 3"
+        "--selector kmeans++ --prior-weight 2.4 --entropy-weight 0.5 --image-size 64 --workers 3"
     )
     args = cli._parser().parse_args([*QUICK, *options.split(), "--root", str(tmp_path), "--out", str(tmp_path)])
     config = cli._config(args)
@@ -36,7 +36,8 @@ def test_every_option_reaches_the_config(tmp_path):
         "data": "digits", "model": "resnet18", "epochs": 2, "start_epoch": 0, "batch_size": 16, "lr": 0.3,
         "weight_decay": 0.01, "method": "ce", "noise": "instance:0.2",
         "seed": 7, "momentum": 0.9, "alpha": 0.25,
-        "prototypes_per_class": 4, "samples_per_class": 100, "selector": "kmeans++", "image_size": 64, "workers": 3,
+        "prototypes_per_class": 4, "samples_per_class": 100, "selector": "kmeans++",
+        "prior_weight": 2.4, "entropy_weight": 0.5, "image_size": 64, "workers": 3,
     }  # fmt: skip
 
 

@@ -11,11 +11,14 @@ from ..seeding import derive_seed
 from .base import Method
 from .ce import CrossEntropy
 from .forward import ForwardCorrection
+from .joint import JointOptimization
 from .smp import SelfLearning
 
-METHODS = ("ce", "forward", "smp")
+METHODS = ("ce", "forward", "joint", "smp")
 
-__all__ = ["METHODS", "CrossEntropy", "ForwardCorrection", "Method", "SelfLearning", "build_method"]
+__all__ = [
+    "METHODS", "CrossEntropy", "ForwardCorrection", "JointOptimization", "Method", "SelfLearning", "build_method",
+]  # fmt: skip
 
 
 def build_method(config: TrainConfig, num_classes: int) -> Method:
@@ -31,6 +34,14 @@ def build_method(config: TrainConfig, num_classes: int) -> Method:
         return CrossEntropy(**passes)
     if config.method == "forward":
         return ForwardCorrection(start_epoch=config.start_epoch, **passes)
+    if config.method == "joint":
+        return JointOptimization(
+            num_classes=num_classes,
+            start_epoch=config.start_epoch,
+            epochs=config.epochs,
+            prior_weight=config.prior_weight,
+            entropy_weight=config.entropy_weight,
+        )
     if config.method == "smp":
         corrector = LabelCorrector(
             num_classes=num_classes,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import proto_engine as pe
 
+from ..config import TrainConfig
 from ..correction import CorrectionPhase
 from ..data import LabeledImages
 
@@ -13,13 +14,22 @@ from ..data import LabeledImages
 class Method:
     """One way to learn from noisy labels. A subclass overrides the hooks it needs.
 
-    The loop calls, in this order: `before_epoch`; `batch_loss` for every batch; `after_epoch`; and once,
-    after the last epoch, `suggestions`. What must survive an interruption goes into `state_dict`.
+    The loop calls, in this order: `before_epoch`; `begins_afresh` and `lr_at`; `batch_loss` for every batch;
+    `after_epoch`; and once, after the last epoch, `suggestions`. What must survive an interruption goes into
+    `state_dict`.
     """
 
     def before_epoch(self, model: nn.Module, dataset: LabeledImages, epoch: int) -> CorrectionPhase | None:
         """Prepare an epoch. A method that corrects labels returns the phase that it ran."""
         return None
+
+    def begins_afresh(self, epoch: int) -> bool:
+        """Whether this epoch trains a new network, with weights and an optimizer that know nothing."""
+        return False
+
+    def lr_at(self, config: TrainConfig, epoch: int) -> float:
+        """The learning rate of an epoch: a function of its arguments alone."""
+        return config.lr_at(epoch)
 
     def batch_loss(self, model: nn.Module, images: Tensor, given: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The loss to take the gradient of, float [], and the class logits, float [B, C].
