@@ -97,10 +97,11 @@ def train(
                     on_epoch(row)
         finally:
             log.close()
-        suggested = method.suggestions(model, train_set)
+        trained = method.evaluated(model)
+        suggested = method.suggestions(trained, train_set)
         if suggested is not None:
             write_suggestions(config.out / "corrected.parquet", suggested, train_set)
-    return TrainResult(log.rows, model, train_set)
+    return TrainResult(log.rows, trained, train_set)
 
 
 def _one_epoch(run: Run, epoch: int) -> Row:
@@ -115,7 +116,8 @@ def _one_epoch(run: Run, epoch: int) -> Row:
     run.method.after_epoch(run.model, run.train_set, epoch)
     trained = time.perf_counter()
     config = run.config
-    test_accuracy = accuracy(run.model, run.test_set, batch_size=config.eval_batch_size, workers=config.workers)
+    tester = {"batch_size": config.eval_batch_size, "workers": config.workers}
+    test_accuracy = accuracy(run.method.evaluated(run.model), run.test_set, **tester)
     tested = time.perf_counter()
     labels = run.method.training_labels(run.train_set)
     return {

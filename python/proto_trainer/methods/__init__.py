@@ -12,12 +12,14 @@ from .base import Method
 from .ce import CrossEntropy
 from .forward import ForwardCorrection
 from .joint import JointOptimization
+from .mlnt import MetaLearning
 from .smp import SelfLearning
 
-METHODS = ("ce", "forward", "joint", "smp")
+METHODS = ("ce", "forward", "joint", "mlnt", "smp")
 
 __all__ = [
-    "METHODS", "CrossEntropy", "ForwardCorrection", "JointOptimization", "Method", "SelfLearning", "build_method",
+    "METHODS", "CrossEntropy", "ForwardCorrection", "JointOptimization", "MetaLearning", "Method", "SelfLearning",
+    "build_method",
 ]  # fmt: skip
 
 
@@ -42,6 +44,8 @@ def build_method(config: TrainConfig, num_classes: int) -> Method:
             prior_weight=config.prior_weight,
             entropy_weight=config.entropy_weight,
         )
+    if config.method == "mlnt":
+        return MetaLearning(start_epoch=config.start_epoch, seed=derive_seed(config.seed, "meta-learning"), **passes)
     if config.method == "smp":
         corrector = LabelCorrector(
             num_classes=num_classes,

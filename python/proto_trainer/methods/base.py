@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor, nn
 
 import proto_engine as pe
@@ -9,6 +11,8 @@ import proto_engine as pe
 from ..config import TrainConfig
 from ..correction import CorrectionPhase
 from ..data import LabeledImages
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Method:
@@ -48,12 +52,19 @@ class Method:
     def after_epoch(self, model: nn.Module, dataset: LabeledImages, epoch: int) -> None:
         """Finish an epoch, before the network is tested."""
 
+    def evaluated(self, model: Network) -> Network:
+        """The network that is tested and that a user gets: the one that is trained, or one made from it."""
+        return model
+
     def training_labels(self, dataset: LabeledImages) -> Tensor:
         """The method's present opinion of all labels, int64 [N]; the given ones if it has no other."""
         return dataset.given
 
     def suggestions(self, model: nn.Module, dataset: LabeledImages) -> pe.Corrections | None:
-        """What the method suggests after training; None if it has reported its labels as phases."""
+        """What the method suggests after training; None if it has reported its labels as phases.
+
+        `model` is the network that `evaluated` gives.
+        """
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
