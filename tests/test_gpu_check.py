@@ -194,14 +194,9 @@ def is_running(number: int) -> bool:
 
 
 def test_a_command_at_its_limit_is_ended_with_all_that_it_started(tmp_path):
-    code = (
-        "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
-        "print(child.pid, flush=True)\n"
-        "child.wait()\n"
-    )
     began = time.monotonic()
-    done = Runner(tmp_path, tmp_path / "log.txt").run(python(code), 4)
+    command = Command(["sh", "-c", "sleep 100 & echo $!; wait"])
+    done = Runner(tmp_path, tmp_path / "log.txt").run(command, 1)
     assert done.status is None and done.why == "ran into its limit"
     assert time.monotonic() - began < 30
     while is_running(int(done.output)):

@@ -177,7 +177,8 @@ def why_not_auto(backend: Backend, device: int | None) -> str | None:
         capability = capability_text(backend.compute_capability(device))
         return f"no recorded run on a GPU of compute capability {capability} has verified one of its tile loops"
     reasons = [loop_outcome(backend, device, loop) for loop in loops]
-    return score_outcome(backend, device) if None in reasons else f"failed its self-check ({reasons[0]})"
+    reason = score_outcome(backend, device) if None in reasons else reasons[0]
+    return None if reason is None else f"failed its self-check ({reason})"
 
 
 def self_check() -> dict[str, str | None]:
