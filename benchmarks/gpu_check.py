@@ -5,16 +5,20 @@
 Needs an NVIDIA GPU with its driver, nvcc, cmake, a C++ compiler, and in the Python that runs it pip, setuptools,
 pybind11, pytest, hypothesis and torch; CuPy and numba where they are installed; no network. In DIR it leaves
 log.txt (what every command printed), results.jsonl (all rows), gpu_verified.json and steps.json; rows and record
-go to benchmarks/results too. A step that fails does not keep the next from running. Ended early, it leaves what the
-finished steps have found; started again with --steps and the same DIR, it goes on from there.
+go to benchmarks/results too. Brought back from another machine, DIR is for `take_results.py`.
+
+A step that fails does not keep the next from running. Ended early, it leaves what the finished steps have found;
+started again with --steps and the same DIR, it goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpu_check_steps import FAILED, PASSED, STEPS, Context, Outcome, steps_from_json, steps_to_json
@@ -38,15 +42,15 @@ def main(arguments: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     print(f"gpu-check on {gpu.name} (compute capability {gpu.capability}, driver {gpu.driver}); log in {options.out}")
-    context = Context(
-        Runner(ROOT, options.out / "log.txt"), gpu, options.out, began + 60 * options.minutes, _before(options)
-    )
+    runner = Runner(ROOT, options.out / "log.txt")
+    context = Context(runner, gpu, options.out, began + 60 * options.minutes, _before(options))
     ran: dict[str, Outcome] = {}
-    for name in options.steps:
-        ran[name] = _timed(name, context)
-        context.before[name] = ran[name]
-        write_whole(options.out / "steps.json", steps_to_json(context.before, sources_hash()))
-        print(_line(name, ran[name]), flush=True)
+    with _ended_together(runner):
+        for name in options.steps:
+            ran[name] = _timed(name, context)
+            context.before[name] = ran[name]
+            write_whole(options.out / "steps.json", steps_to_json(context.before, sources_hash()))
+            print(_line(name, ran[name]), flush=True)
     print(f"\n{'step':<11} {'outcome':<7} {'seconds':>7}  detail")
     print("\n".join(_line(name, outcome) for name, outcome in ran.items()))
     failed = [name for name, outcome in ran.items() if outcome.outcome != PASSED]
@@ -69,6 +73,21 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     options.steps = [name for name in STEPS if name in wanted]
     options.out = options.out.resolve()
     return options
+
+
+@contextmanager
+def _ended_together(runner: Runner) -> Iterator[None]:
+    """Whoever ends this program ends its commands too."""
+
+    def end(number: int, frame: object) -> None:
+        runner.end_all()
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _before(options: argparse.Namespace) -> dict[str, Outcome]:

@@ -6,14 +6,18 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Of the same session where Python can do that, so that whoever ends the session ends it too.
+_OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 _GRACE = 5.0  # seconds between being asked to end and being ended
 
 
@@ -54,6 +58,7 @@ class Runner:
     def __init__(self, folder: Path, log: Path) -> None:
         self._folder, self._log = folder, log
         self._lock = threading.Lock()
+        self._running: set[Any] = set()
 
     def run(self, command: Command, limit: float) -> Done:
         """Run one command for at most ``limit`` seconds, then end it and everything that it started."""
@@ -68,10 +73,11 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # a group of its own, to be ended together
+                **_OWN_GROUP,  # to be ended together with all that it starts
             )
         except OSError as error:
             return self._logged(command, Done(None, f"{error}\n", 0.0))
+        self._running.add(process)
         try:
             output, _ = process.communicate(timeout=max(limit, 0.1))
             status = process.returncode
@@ -80,12 +86,20 @@ class Runner:
         except BaseException:  # this program is being ended
             _end(process)
             raise
+        finally:
+            self._running.discard(process)
         return self._logged(command, Done(status, output, time.monotonic() - began))
 
     def run_together(self, commands: Mapping[str, Command], limit: float) -> dict[str, Done]:
         """Run commands side by side."""
         with ThreadPoolExecutor(max(1, len(commands))) as threads:
             return dict(zip(commands, threads.map(lambda c: self.run(c, limit), commands.values()), strict=True))
+
+    def end_all(self) -> None:
+        """End what is running, from a signal handler say; the calls that wait for it then return."""
+        for process in list(self._running):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _logged(self, command: Command, done: Done) -> Done:
         with self._lock, self._log.open("a", encoding="utf-8") as log:

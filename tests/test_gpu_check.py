@@ -17,6 +17,7 @@ from proto_engine.backends.cuda import loops_of
 
 import gpu_check  # isort: skip  from the folder that benchmark_house adds
 import gpu_check_steps as steps  # isort: skip
+import take_results  # isort: skip
 import verified  # isort: skip
 from processes import Command, Done, Runner  # isort: skip
 from rows import append_rows, read_rows  # isort: skip
@@ -202,6 +203,35 @@ def test_a_command_at_its_limit_is_ended_with_all_that_it_started(tmp_path):
     while is_running(int(done.output)):
         assert time.monotonic() - began < 30
         time.sleep(0.05)
+
+
+def test_ending_the_program_ends_its_commands(tmp_path):
+    """Side by side, as tests are run."""
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "from pathlib import Path\n"
+        "import gpu_check\n"
+        "from gpu_check_steps import STEPS\n"
+        "from processes import Command\n"
+        "from verified import Gpu\n"
+        "def tests(context):\n"
+        "    commands = {str(n): Command(['sh', '-c', 'echo $$ >> pids; sleep 100']) for n in range(2)}\n"
+        "    context.runner._folder = context.out\n"
+        "    context.runner.run_together(commands, 100)\n"
+        "STEPS['tests'] = tests\n"
+        "gpu_check.present_gpu = lambda: Gpu('', '9.0', '')\n"
+        "gpu_check.main(['--out', sys.argv[1], '--steps', 'tests'])\n"
+    )
+    began = time.monotonic()
+    program = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
+    pids = tmp_path / "pids"
+    while not pids.exists() or len(pids.read_text().split()) < 2:
+        assert time.monotonic() - began < 30 and program.poll() is None
+        time.sleep(0.05)
+    program.terminate()
+    assert program.wait(30) == 128 + 15
+    assert not any(is_running(int(pid)) for pid in pids.read_text().split())
 
 
 # ---- steps -------------------------------------------------------------------------------------------------------
@@ -406,6 +436,25 @@ def test_gpu_is_what_nvidia_smi_tells(tmp_path, monkeypatch):
         assert verified.present_gpu() == wanted
     program.write_text("#!/bin/sh\nexit 9\n")
     assert verified.present_gpu() is None
+
+
+def test_results_of_another_machine_are_taken_over_once(context, capsys):
+    away = context.out
+    rows = [{"bench": "bench_eta", "n": n} for n in range(3)]
+    append_rows(away / "results.jsonl", [{"bench": "gpu_check"}, *rows])
+    assert take_results.main([str(away)], context.root) == 1  # no record
+    verified.write_record(H100, ["cuda/simt"], context.root)
+    text = (context.root / verified.PLACES[1]).read_text()
+    for place in verified.PLACES:
+        (context.root / place).unlink()
+    (away / "gpu_verified.json").write_text(text)
+    assert take_results.main([str(away)], context.root) == 0
+    assert read_rows(context.root / "benchmarks" / "results" / "bench_eta.jsonl") == rows
+    assert all((context.root / place).read_text() == text for place in verified.PLACES)
+    (context.root / "csrc/cuda/rows.cu").write_text("changed since\n")
+    assert take_results.main([str(away)], context.root) == 1
+    assert "other sources" in capsys.readouterr().err
+    assert take_results.main([str(away / "nowhere")], context.root) == 2
 
 
 def test_commit_outside_a_repository_is_unknown(tmp_path, monkeypatch):
