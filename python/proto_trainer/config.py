@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .data.cifar_n import CIFAR_DATASETS
 from .data.noise import NoiseSpec
 from .errors import ConfigError
 
@@ -140,6 +141,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "food101n": {
         "model": "resnet50", "epochs": 30, "batch_size": 128, "lr": 0.001, "weight_decay": 5e-3, "workers": 2,
+    },
+    **{
+        name: {"model": "small-cnn", "epochs": 30, "batch_size": 128, "lr": 0.02, "weight_decay": 5e-4}
+        for name in CIFAR_DATASETS
     },
 }  # fmt: skip
 

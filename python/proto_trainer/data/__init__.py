@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ConfigError
-from .base import LabeledImages, Splits, make_loader
+from .base import LabeledImages, Splits, Verified, make_loader
+from .cifar_n import CIFAR_DATASETS, load_cifar_n
+from .clothing1m import load_clothing1m
 from .digits import load_digits
 from .fashion_mnist import load_fashion_mnist
+from .food101n import load_food101n
+from .huggingface import HuggingFaceImages
 from .imagefolder import load_imagefolder
 from .noise import NOISE_KINDS, NoiseSpec, add_noise
 from .tensor import TensorImages
 
-DATASETS = ("digits", "fashion-mnist", "imagefolder")
+DATASETS = ("digits", "fashion-mnist", "imagefolder", "clothing1m", "food101n", *CIFAR_DATASETS)
 
 __all__ = [
-    "DATASETS", "NOISE_KINDS", "LabeledImages", "NoiseSpec", "Splits", "TensorImages", "add_noise",
-    "load_dataset", "make_loader",
+    "DATASETS", "NOISE_KINDS", "HuggingFaceImages", "LabeledImages", "NoiseSpec", "Splits", "TensorImages", "Verified",
+    "add_noise", "load_dataset", "make_loader",
 ]  # fmt: skip
 
 
@@ -26,13 +30,13 @@ def load_dataset(name: str, root: str | Path | None = None, *, download: bool = 
     Parameters
     ----------
     name : str
-        One of `DATASETS`.
+        One of `DATASETS`; of CIFAR-10N and CIFAR-100N also ``cifar10n:COLUMN``, see `load_cifar_n`.
     root : path or None
         Where the files are; ``digits`` needs none.
     download : bool
         Fetch the files when they are missing (``fashion-mnist`` only).
     image_size : int
-        Side of the images of an ``imagefolder``, in pixels.
+        Side of the images of ``imagefolder``, ``clothing1m`` and ``food101n``, in pixels.
 
     Returns
     -------
@@ -52,4 +56,10 @@ def load_dataset(name: str, root: str | Path | None = None, *, download: bool = 
         return load_fashion_mnist(folder, download=download)
     if name == "imagefolder":
         return load_imagefolder(folder, image_size=image_size)
+    if name == "clothing1m":
+        return load_clothing1m(folder, image_size=image_size)
+    if name == "food101n":
+        return load_food101n(folder, image_size=image_size)
+    if name.partition(":")[0] in CIFAR_DATASETS:
+        return load_cifar_n(name, folder)
     raise ConfigError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")

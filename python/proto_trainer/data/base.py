@@ -29,6 +29,8 @@ class LabeledImages(Dataset):
     image_shape : tuple (channels, height, width)
     paths : sequence of str or None
         The image files, for data sets that have them.
+    skipped : tuple of (str, str)
+        Images that were left out because they cannot be decoded: the file (or row) and the reason.
     takes_lists : bool
         ``dataset[[3, 1, 2]]`` gives a batch at once.
     """
@@ -38,6 +40,7 @@ class LabeledImages(Dataset):
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     paths: Sequence[str] | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
     takes_lists = False
 
     @property
@@ -49,11 +52,14 @@ class LabeledImages(Dataset):
         return len(self.given)
 
     def with_noise(self, noisy: Tensor) -> LabeledImages:
-        """The same images with `noisy`, int64 [N], as given labels; those given so far become the truth."""
+        """The same images with `noisy`, int64 [N], as given labels.
+
+        Those given so far become the truth, unless the truth is known already.
+        """
         if noisy.shape != self.given.shape:
             raise ValueError(f"noisy must have shape {tuple(self.given.shape)}, got {tuple(noisy.shape)}")
         other = copy.copy(self)
-        other.truth = self.given
+        other.truth = self.given if self.truth is None else self.truth
         other.given = noisy.to(torch.int64)
         return other
 
@@ -67,11 +73,47 @@ class LabeledImages(Dataset):
 
 
 @dataclass(frozen=True)
+class Verified:
+    """Images whose given label somebody has looked at.
+
+    Attributes
+    ----------
+    images : LabeledImages
+        V images with the label that was looked at as `given`; `truth` where the right label is known, too.
+    right : Tensor, bool [V]
+        Whether the given label is right.
+    rows : Tensor, int64 [V]
+        Positions of the images in the training set, -1 for images that are not in it.
+    """
+
+    images: LabeledImages
+    right: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class Splits:
-    """A training and a test set of the same classes."""
+    """A training and a test set of the same classes, and the extra supervision that some data sets have.
+
+    Attributes
+    ----------
+    train, test : LabeledImages
+    validation : LabeledImages or None
+        Images with clean labels to choose settings by.
+    clean : LabeledImages or None
+        Images with clean labels to train on. They are not in `train`.
+    verified : Verified or None
+        For training.
+    verified_validation : Verified or None
+        To choose settings by.
+    """
 
     train: LabeledImages
     test: LabeledImages
+    validation: LabeledImages | None = None
+    clean: LabeledImages | None = None
+    verified: Verified | None = None
+    verified_validation: Verified | None = None
 
 
 def make_loader(dataset: Dataset, batch_size: int, *, shuffle_seed: int | None = None, workers: int = 0) -> DataLoader:

@@ -1,0 +1,117 @@
+"""Data sets of the library `datasets` by Hugging Face, without depending on it."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import ConfigError
+from .base import LabeledImages
+from .decoding import reason_of, report_skipped
+from .files import NOISE_SIDE, Views
+
+
+class HuggingFaceImages(LabeledImages):
+    """Images and labels of a Hugging Face data set, decoded as they are asked for, in RGB.
+
+    Anything will do that has ``features`` (a mapping with the two columns, whose label feature may have
+    ``names``), ``len(dataset)``, ``dataset[i]`` (a mapping) and ``dataset[column]`` (all labels).
+
+    Parameters
+    ----------
+    dataset : object
+        A split: ``load_dataset("beans", split="train")``.
+    image_column, label_column : str
+        The image is one of Pillow's, an array [H, W] or [H, W, 3], or ``{"bytes": ...}``.
+    image_size : int
+        Side of the square that the network sees; how it is cut out, see `Views`.
+    augment : bool
+        At a random place instead of the center: for training.
+
+    Raises
+    ------
+    ConfigError
+        `dataset` has no such columns, a label is not a class, or no image can be decoded. All images are
+        decoded once: those that cannot be are left out, with a warning, and listed in `skipped`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        image_column: str = "image",
+        label_column: str = "label",
+        image_size: int = 224,
+        augment: bool = False,
+    ) -> None:
+        for column in (image_column, label_column):
+            if column not in dataset.features:
+                raise ConfigError(f"dataset must have a column {column!r}, it has {', '.join(dataset.features)}")
+        self._dataset = dataset
+        self._image_column = image_column
+        labels = np.asarray(list(dataset[label_column]))
+        self.class_names = _class_names(dataset.features[label_column], labels, label_column)
+        problems = self._problems(len(dataset))
+        self._rows = torch.tensor([i for i in range(len(dataset)) if i not in problems], dtype=torch.int64)
+        if len(self._rows) == 0:
+            raise ConfigError(f"dataset has no image that can be decoded among its {len(dataset)} rows")
+        self.skipped = tuple((f"row {i}", reason) for i, reason in problems.items())
+        report_skipped(type(dataset).__name__, self.skipped, len(dataset))
+        self.given = torch.from_numpy(labels.astype(np.int64))[self._rows]
+        self.truth = None
+        self.paths = [f"row {i}" for i in self._rows.tolist()]
+        self.image_shape = (3, image_size, image_size)
+        self.augment = augment
+        self._views = Views(image_size)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, int]:
+        view = self._views.random if self.augment else self._views.plain
+        return view(self._image(int(self._rows[i]))), self.given[i], i
+
+    def plain(self) -> HuggingFaceImages:
+        """See `LabeledImages.plain`."""
+        other = copy.copy(self)
+        other.augment = False
+        return other
+
+    def pixels(self) -> np.ndarray:
+        """See `LabeledImages.pixels`."""
+        rows = (self._image(row).resize((NOISE_SIDE, NOISE_SIDE)) for row in self._rows.tolist())
+        return np.stack([np.asarray(image).reshape(-1) for image in rows])
+
+    def _image(self, row: int) -> Image.Image:
+        image = self._dataset[row][self._image_column]
+        if isinstance(image, dict):
+            image = Image.open(io.BytesIO(image["bytes"]))
+        elif not isinstance(image, Image.Image):
+            image = Image.fromarray(np.asarray(image, dtype=np.uint8))
+        return image.convert("RGB")
+
+    def _problems(self, count: int) -> dict[int, str]:
+        problems: dict[int, str] = {}
+        for row in range(count):
+            try:
+                self._image(row)
+            except MemoryError:
+                raise
+            except Exception as error:  # as in `decode_problem`
+                problems[row] = reason_of(error)
+        return problems
+
+
+def _class_names(feature: Any, labels: np.ndarray, column: str) -> tuple[str, ...]:
+    """The names of the label feature, or numbers where it has none."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
+        raise ConfigError(f"column {column!r} must hold whole numbers, got {labels.dtype} {list(labels.shape)}")
+    names = getattr(feature, "names", None) or [str(i) for i in range(int(labels.max()) + 1)]
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ConfigError(
+            f"column {column!r} must hold labels 0..{len(names) - 1}, found {labels.min()}..{labels.max()}"
+        )
+    return tuple(names)
