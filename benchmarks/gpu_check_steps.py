@@ -175,18 +175,9 @@ def loops_here(context: Context) -> list[str]:
 
 
 def _examined(program: str, tool: str) -> list[str]:
+    words = [program, "--tool", tool, "--error-exitcode", str(_FOUND), "--print-limit", "20"]
     # What the runtime reports as an error is raised in Python; here it is about the kernels.
-    return [
-        program,
-        "--tool",
-        tool,
-        "--error-exitcode",
-        str(_FOUND),
-        "--report-api-errors",
-        "no",
-        "--print-limit",
-        "20",
-    ]
+    return [*words, "--report-api-errors", "no"] if tool == "memcheck" else words
 
 
 def _what(done: Done) -> str:
