@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "cuda/proto_engine_cuda.h"
 #include "cuda/score.h"
@@ -90,10 +91,12 @@ py::tuple pool_usage(int device, bool reset) {
   return py::make_tuple(most, now);
 }
 
-// Memory of a device, in the order of a stream.
+// Memory of a device, in the order of a stream. It is given back there too, so that the stream must still be:
+// `owner` keeps it, where there is one.
 class DeviceMemory {
  public:
-  DeviceMemory(int64_t bytes, int device, Address stream) : device_(device), stream_(at<CUstream_st>(stream)) {
+  DeviceMemory(int64_t bytes, int device, Address stream, py::object owner)
+      : device_(device), stream_(at<CUstream_st>(stream)), owner_(std::move(owner)) {
     OnDevice on(device);
     check(cudaMallocFromPoolAsync(&pointer_, static_cast<size_t>(bytes > 0 ? bytes : 1), pool_of(device), stream_),
           "device memory");
@@ -112,6 +115,7 @@ class DeviceMemory {
  private:
   int device_;
   cudaStream_t stream_;
+  py::object owner_;
   void* pointer_ = nullptr;
 };
 
@@ -217,9 +221,18 @@ void download_async(py::array to, Address from, Address stream) {
         "copy from the device");
 }
 
-py::dict device_properties(int device) {
+// Asked for at every call and never another answer, but the runtime takes up to milliseconds to gather them.
+const cudaDeviceProp& properties_of(int device) {
+  static std::map<int, cudaDeviceProp> known;  // under the interpreter's lock
+  const auto place = known.find(device);
+  if (place != known.end()) return place->second;
   cudaDeviceProp found;
   check(cudaGetDeviceProperties(&found, device), "device properties");
+  return known[device] = found;
+}
+
+py::dict device_properties(int device) {
+  const cudaDeviceProp& found = properties_of(device);
   int driver = 0;
   check(cudaDriverGetVersion(&driver), "driver version");
   py::dict out;
@@ -259,7 +272,8 @@ Extremes extremes_of(const ExtremesTuple& x) {
 
 void bind_memory(py::module_& cuda) {
   py::class_<DeviceMemory>(cuda, "DeviceMemory")
-      .def(py::init<int64_t, int, Address>())
+      .def(py::init<int64_t, int, Address, py::object>(), py::arg("bytes"), py::arg("device"), py::arg("stream"),
+           py::arg("owner") = py::none())
       .def_property_readonly("pointer", &DeviceMemory::pointer);
   py::class_<PinnedMemory>(cuda, "PinnedMemory", py::buffer_protocol())
       .def(py::init<int64_t>())

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from types import ModuleType
 
 import cuda_host_library
 import numpy as np
 import pytest
-from exact_cases import DTYPES, KINDS, REFERENCE, Engine, assert_same_bits, assert_same_density, assert_same_pool, case
+from exact_cases import (
+    DTYPES,
+    KINDS,
+    REFERENCE,
+    Engine,
+    assert_same_bits,
+    assert_same_density,
+    assert_same_pool,
+    case,
+    class_vectors,
+)
 
 from proto_engine import FeatureBank
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import OK, OVERFLOW, TIES
 from proto_engine.backends.device_density import ClassBatch
 from proto_engine.backends.device_pool import DevicePool
+from proto_engine.backends.device_rows import tensor_core_bound
 from proto_engine.backends.exact import cutoff_and_density
+from proto_engine.backends.self_check import trusting
 from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
@@ -41,6 +54,34 @@ class HostEngine(Engine):
 
     def rows(self, x: np.ndarray):
         return self.backend.native(x)
+
+
+# ---- memory --------------------------------------------------------------------------------------------
+
+
+def test_memory_goes_back_on_its_stream_while_that_is_there(core):
+    gc.collect()
+    before = core.live_allocations()
+    gpu = CudaBackend("simt", core.cuda).gpu(0, 0).new_stream()
+    memory = gpu.empty(8)
+    del gpu
+    assert core.live_allocations() == before + 1
+    del memory
+    assert core.live_allocations() == before
+
+
+def test_chunks_of_the_host_leave_no_memory_behind(core):
+    x, _ = case("normal", 200, 24)
+    backend, folded = CudaBackend("simt", core.cuda), class_vectors(np.random.default_rng(0), 3, 24)
+    gc.collect()
+    before = core.live_allocations()
+    with trusting("cuda/score"):
+        chunks = backend.top2_chunks([(0, x[:90]), (90, x[90:150]), (150, x[150:])], folded)
+        label = np.concatenate([found[0] for _, found in chunks])
+    assert_same_bits(label, REFERENCE.top2(x, folded)[0])
+    del chunks
+    gc.collect()
+    assert core.live_allocations() == before
 
 
 # ---- one class -----------------------------------------------------------------------------------------
@@ -76,6 +117,13 @@ def test_similarity_is_within_its_bound(core, loop):
     x, reference = case("normal", 129, 40)
     pool = HostEngine(core, loop).pool(x)
     assert np.abs(np.asarray(pool.similarity()) - reference.s).max() <= pool.bound
+
+
+def test_the_bound_counts_all_products_of_a_chunk():
+    """Three for each product that tensor cores add up; split rows of 64 have a chunk of 128 of them."""
+    for dim, segments, products in ((8, 1, 8), (128, 1, 128), (2048, 1, 128), (64, 3, 128), (2048, 3, 128)):
+        roundings = 3 * products + segments * -(-dim // 128) + 32
+        assert tensor_core_bound(dim, segments) == pytest.approx(roundings * 2.0**-24, rel=1e-4)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

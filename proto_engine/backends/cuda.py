@@ -44,7 +44,7 @@ class NativeGpu:
                 self._native.set_device(before)
 
     def empty(self, num_bytes: int) -> Memory:
-        return self._native.DeviceMemory(num_bytes, self.device, self.stream)
+        return self._native.DeviceMemory(num_bytes, self.device, self.stream, self._owner)
 
     def upload(self, array: np.ndarray, to: int) -> None:
         self._native.upload(to, array.reshape(-1).view(np.uint8), self.stream)

@@ -39,7 +39,7 @@ def tensor_core_bound(dim: int, segments: int) -> float:
     Returns
     -------
     float
-        ``n u / (1 - n u)`` with ``n = 3 min(D, 128) + segments ceil(D / 128) + 32`` and ``u = 2**-24``.
+        ``n u / (1 - n u)`` with ``n = 3 min(segments D, 128) + segments ceil(D / 128) + 32`` and ``u = 2**-24``.
 
     Notes
     -----
@@ -48,11 +48,13 @@ def tensor_core_bound(dim: int, segments: int) -> float:
     Science 7, 2021). With four products at a time, the fewest of any generation, five terms lose at most 2 u
     of the largest each and the result once more: 12 u for four products, 3 u each. Sums are taken out after
     128 products, so these errors do not pile up beyond 3 * 128 u of the sum of absolute products, which is
-    at most 1 for unit rows; each chunk costs one rounding more. The last 32 pay for what is left:
-    the inverse norms and both multiplications by them (4), and for split rows the products of the low
-    halves that are left out, the roundings of the halves and of the unit row (less than 18).
+    at most 1 for unit rows; each chunk costs one rounding more. Chunks go on from segment to segment: those
+    of short split rows are as long, and beside the sum of the high halves a product of low ones loses as much
+    as any. The last 32 pay for what is left: the inverse norms and both multiplications by them (4), and for
+    split rows the products of the low halves that are left out, the roundings of the halves and of the unit
+    row (less than 18).
     """
-    n = (3 * min(dim, CHUNK) + segments * -(-dim // CHUNK) + 32) * 2.0**-24
+    n = (3 * min(segments * dim, CHUNK) + segments * -(-dim // CHUNK) + 32) * 2.0**-24
     return n / (1.0 - n)
 
 

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "cuda_host.h"
 
@@ -16,6 +17,7 @@ enum cudaError_t {
   cudaErrorCallRequiresNewerDriver = 36,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorNotSupported = 801,
 };
@@ -37,6 +39,7 @@ constexpr int kProcessors = 3;  // so that blocks have several tiles, and not al
 constexpr int kMajor = 9;       // what it can do: all that there are twins of
 inline uint64_t launch_seed = 0;
 inline int64_t live_allocations = 0;
+inline std::set<cudaStream_t> dead_streams;  // destroyed: nothing can be asked of them any more
 
 // What is wrong with a launch is thrown: it would be lost in an error code.
 template <class Kernel>
@@ -113,7 +116,8 @@ inline cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream
   ++cuda_host::live_allocations;
   return cudaSuccess;
 }
-inline cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) {
+inline cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
+  if (cuda_host::dead_streams.count(stream)) return cudaErrorInvalidResourceHandle;
   std::free(pointer);
   --cuda_host::live_allocations;
   return cudaSuccess;
@@ -170,10 +174,14 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
 }
 
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  static uintptr_t last = 0x1000;  // beyond CUDA's own streams
+  *stream = reinterpret_cast<cudaStream_t>(last += 0x100);
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  cuda_host::dead_streams.insert(stream);
+  return cudaSuccess;
+}
 struct CUevent_st;
 using cudaEvent_t = CUevent_st*;
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
