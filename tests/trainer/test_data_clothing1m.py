@@ -16,9 +16,12 @@ NAMES = ["T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbr
 NAMES += ["Suit", "Shawl", "Dress", "Vest", "Underwear"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """What is remembered about a data set, however small."""
     monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(decoding, "REMEMBER_FROM", 0)
+    return tmp_path / "cache"
 
 
 def key_of(number: int) -> str:
@@ -122,7 +125,7 @@ def test_broken_images_are_left_out_with_their_labels(root, caplog):
     assert len(list(make_loader(splits.train, 1))) == 25
 
 
-def test_what_cannot_be_decoded_is_remembered_until_a_file_changes(root, monkeypatch):
+def test_what_cannot_be_decoded_is_remembered_until_a_file_changes(root, cache, monkeypatch):
     broken = root / key_of(1)
     whole = broken.read_bytes()
     broken.write_bytes(whole[:-100])
@@ -139,15 +142,32 @@ def test_what_cannot_be_decoded_is_remembered_until_a_file_changes(root, monkeyp
     assert len(load_dataset("clothing1m", root).train) == 28
 
 
-def test_a_cache_that_cannot_be_used_costs_nothing_but_time(root, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "file" / "cache")
+def test_memory_that_cannot_be_used_costs_nothing_but_time(root, cache):
+    cache.write_text("a file in the way")
     assert len(load_dataset("clothing1m", root).train) == 28
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "spoiled")
+    cache.unlink()
     load_dataset("clothing1m", root)
-    for path in (tmp_path / "spoiled").iterdir():
+    assert len(list(cache.iterdir())) == 4  # train, clean, validation, test
+    for path in cache.iterdir():
         path.write_text('{"99": "no such row"}')
     assert len(load_dataset("clothing1m", root).train) == 28
+
+
+def test_failures_of_the_machine_are_not_remembered(root, cache, monkeypatch):
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.Image, "open", fail)
+        with pytest.raises(ConfigError, match=r"clean_test_key_list.txt: none .* \(cannot be read: .*denied"):
+            load_dataset("clothing1m", root)
+    assert len(load_dataset("clothing1m", root).train) == 28
+
+
+def test_nothing_is_left_behind_for_a_small_data_set(root, cache, monkeypatch):
+    monkeypatch.setattr(decoding, "REMEMBER_FROM", 2000)
+    load_dataset("clothing1m", root)
+    assert not cache.exists()
 
 
 def test_a_part_of_the_data_set_is_reported_as_one(root, caplog, monkeypatch):

@@ -7,14 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 from proto_trainer import ConfigError, cli, load_dataset, make_config
-from proto_trainer.data import decoding, food101n
+from proto_trainer.data import food101n
 
 CLASSES = ["apple_pie", "baby_back_ribs", "waffles"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
 
 
 def write_image(path, rng, mode="RGB"):

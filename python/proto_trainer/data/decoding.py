@@ -24,6 +24,7 @@ import proto_engine as pe
 logger = logging.getLogger(__name__)
 
 CACHE = Path("~/.cache/proto_trainer/decodable")
+REMEMBER_FROM = 2000  # images; fewer are read again in a moment, and leave nothing behind
 Source = str | bytes  # the path of an image file, or its content
 
 _CHUNK = 256  # images a task: a future for each of a million images would take a gigabyte
@@ -88,7 +89,7 @@ def decode_problems(sources: Sequence[Source], *, name: str) -> dict[int, str]:
 
 
 def file_problems(paths: Sequence[str], *, name: str) -> dict[int, str]:
-    """`decode_problems` of files, remembered under `CACHE` until a file changes.
+    """`decode_problems` of files; those of large data sets are remembered under `CACHE` until a file changes.
 
     A missing file counts as one that cannot be decoded.
     """
@@ -104,14 +105,14 @@ def file_problems(paths: Sequence[str], *, name: str) -> dict[int, str]:
         else:
             there.append(i)
             key.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    memory = CACHE.expanduser() / f"{key.hexdigest()}.json"
-    remembered = _recall(memory, len(paths))
-    if remembered is None:
+    memory = CACHE.expanduser() / f"{key.hexdigest()}.json" if len(paths) >= REMEMBER_FROM else None
+    broken = None if memory is None else _recall(memory, len(paths))
+    if broken is None:
         found = decode_problems([paths[i] for i in there], name=name)
-        remembered = {there[i]: problem for i, problem in found.items()}
-        if not any(problem.startswith(_UNREAD) for problem in found.values()):
-            _remember(memory, remembered)
-    return dict(sorted({**problems, **remembered}.items()))
+        broken = {there[i]: problem for i, problem in found.items()}
+        if memory is not None and not any(problem.startswith(_UNREAD) for problem in found.values()):
+            _remember(memory, broken)
+    return dict(sorted({**problems, **broken}.items()))
 
 
 def report_skipped(name: str, skipped: Sequence[tuple[str, str]], total: int) -> None:
