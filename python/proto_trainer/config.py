@@ -12,10 +12,13 @@ from .data.noise import NoiseSpec
 from .errors import ConfigError
 
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
-_PLACES = ("out", "root", "device")
+# What the verified labels are is in the checkpoint of the methods that use them.
+_PLACES = ("out", "root", "device", "verified")
 
 # Methods whose first epochs must be plain ones: they learn something about the labels from them.
 _WARM_UP_METHODS = ("forward", "joint")
+
+VERIFIED_METHODS = ("cleannet-hard", "cleannet-soft")
 
 SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
 
@@ -45,6 +48,8 @@ class TrainConfig:
         See `LabelCorrector`; `selector` is one of `SELECTORS`.
     prior_weight, entropy_weight : float
         See `JointOptimization`.
+    verified : Path or None
+        Labels that somebody has looked at, see `proto_trainer.methods.read_verified`; for `VERIFIED_METHODS`.
     image_size : int
         Side of the images of an ``imagefolder``.
     workers : int
@@ -72,6 +77,7 @@ class TrainConfig:
     selector: str = "density-peaks"
     prior_weight: float = 1.2
     entropy_weight: float = 0.8
+    verified: Path | None = None
     image_size: int = 224
     workers: int = 0
     device: str = "auto"
@@ -92,6 +98,8 @@ class TrainConfig:
             )
         if self.method in _WARM_UP_METHODS and self.start_epoch == 0:
             raise ConfigError(f"start_epoch must be 1 or more with method {self.method}, which needs a trained network")
+        if self.verified is not None and self.method not in VERIFIED_METHODS:
+            raise ConfigError(f"verified is for the methods {', '.join(VERIFIED_METHODS)}, got method {self.method}")
         if self.selector not in SELECTORS:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if not 0 <= self.alpha <= 1:
@@ -166,6 +174,7 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
         merged["samples_per_class"] = None
     least = 1 if merged.get("method") in _WARM_UP_METHODS else 0
     merged.setdefault("start_epoch", max(merged["epochs"] // 3, least))
-    if merged.get("root") is not None:
-        merged["root"] = Path(merged["root"])
+    for name in ("root", "verified"):
+        if merged.get(name) is not None:
+            merged[name] = Path(merged[name])
     return TrainConfig(data=data, out=Path(out), **merged)

@@ -87,3 +87,39 @@ def joint_loss(logits: Tensor, soft: Tensor, prior: Tensor, prior_weight: float,
     divergence = (torch.xlogy(prior, prior) - prior * mean.log()).sum()
     entropy = -(chances * log_chances).sum(dim=1).mean()
     return soft_cross_entropy(logits, soft) + prior_weight * divergence + entropy_weight * entropy
+
+
+def weighted_cross_entropy(logits: Tensor, given: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the batch of ``weights * CE(logits, given)``; the weights are not normalized.
+
+    Parameters
+    ----------
+    logits : Tensor, float [B, C]
+    given : Tensor, int64 [B]
+    weights : Tensor, float [B]
+
+    Returns
+    -------
+    Tensor, float []
+    """
+    return (weights * F.cross_entropy(logits, given, reduction="none")).mean()
+
+
+def cleannet_loss(cosine: Tensor, right: Tensor, unit: Tensor, restored: Tensor) -> Tensor:
+    """Mean of ``1 - cosine`` for right labels, ``5 max(0, cosine - 0.1)`` for wrong ones, and 0.1 times the
+    squared error of the auto-encoder.
+
+    Parameters
+    ----------
+    cosine : Tensor, float [B]
+        Of an image's embedding with that of the class of its label.
+    right : Tensor, bool [B]
+    unit, restored : Tensor, float [B, D]
+        What went into the auto-encoder, and what came out.
+
+    Returns
+    -------
+    Tensor, float []
+    """
+    fit = torch.where(right, 1 - cosine, 5 * (cosine - 0.1).clamp_min(0))
+    return (fit + 0.1 * (unit - restored).square().sum(dim=1)).mean()

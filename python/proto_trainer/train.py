@@ -21,7 +21,7 @@ from .data import LabeledImages, add_noise, load_dataset, make_loader
 from .epoch_log import EpochLog, Row, write_suggestions
 from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
-from .methods import build_method
+from .methods import build_method, find_verified
 from .models import FeatureClassifier, build_model
 from .run import Run, restore, snapshot, start_afresh
 from .seeding import derive_seed, deterministic
@@ -76,6 +76,7 @@ def train(
     device = _device(config.device)
     splits = load_dataset(config.data, config.root, download=download, image_size=config.image_size)
     train_set = add_noise(splits.train, config.noise, derive_seed(config.seed, "noise"))
+    verified = find_verified(config, splits, train_set)
     checkpoint = _open_folder(config, resume)
     with deterministic(derive_seed(config.seed, "model"), device):
         model = build_model(config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape)
@@ -83,7 +84,7 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        method = build_method(config, train_set.num_classes)
+        method = build_method(config, train_set.num_classes, verified)
         run = Run(config, train_set, splits.test, model, method, optimizer, device)
         rows = [] if checkpoint is None else restore(run, checkpoint)
         log = EpochLog(config.out, rows)

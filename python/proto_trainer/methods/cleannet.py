@@ -1,0 +1,124 @@
+"""CleanNet: from verified labels learn which other labels to believe, and weigh the loss by it."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..correction import CorrectionPhase
+from ..data import LabeledImages
+from ..errors import CheckpointError
+from ..features import extract_features, model_device
+from ..losses import weighted_cross_entropy
+from ..seeding import derive_seed, temporary_seed
+from .ce import CrossEntropy
+from .cleannet_net import class_centers, fit_of_labels, train_fit_network
+from .verified import VerifiedLabels
+
+logger = logging.getLogger(__name__)
+
+_THRESHOLD = 0.1
+
+
+class CleanNet(CrossEntropy):
+    """Lee et al., "CleanNet: Transfer Learning for Scalable Image Classifier Training With Label Noise", CVPR 2018.
+
+    From `start_epoch` on each epoch begins as a correction phase does: features of all images, centers of
+    each class. A small network with fresh weights then learns, from the verified images, how well a feature
+    fits a class; the fit of each image with its given label is its weight in the loss of the epoch. The
+    original trains the small network and the classifier in turns, too, but goes on with the weights it has,
+    and adds a term for images that nobody has verified.
+
+    Parameters
+    ----------
+    num_classes : int
+    start_epoch : int
+        The first epoch, counted from 0, with weights.
+    verified : VerifiedLabels
+    hard : bool
+        Weights are 1 for a fit of at least 0.1 and 0 below; else they are the fit itself, 0 if negative.
+    samples_per_class : int or None
+        Images drawn per class to find its centers; None takes the whole class.
+    seed : int
+    batch_size, workers : int
+        For the passes over the training images.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        start_epoch: int,
+        verified: VerifiedLabels,
+        hard: bool,
+        samples_per_class: int | None = 1280,
+        seed: int = 0,
+        batch_size: int,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, workers=workers)
+        self.num_classes = num_classes
+        self.start_epoch = start_epoch
+        self.verified = verified
+        self.hard = hard
+        self.samples_per_class = samples_per_class
+        self.seed = seed
+        self._weights: Tensor | None = None  # float [N], on the device of the model
+
+    def before_epoch(self, model: nn.Module, dataset: LabeledImages, epoch: int) -> CorrectionPhase | None:
+        """Weigh all images anew, from the start epoch on."""
+        if epoch < self.start_epoch:
+            return None
+        device = model_device(model)
+        unit, given = self._unit_features(model, dataset)
+        if self.verified.images is not None:
+            checked, labels = self._unit_features(model, self.verified.images)
+        else:
+            checked, labels = unit[self.verified.rows], given[self.verified.rows]
+        seed = derive_seed(self.seed, epoch)
+        parts = class_centers(unit.numpy(), given.numpy(), self.num_classes, self.samples_per_class, seed)
+        centers, present = (part.to(device) for part in parts)
+        with temporary_seed(seed, device):
+            right = self.verified.right.to(device)
+            network = train_fit_network(checked.to(device), labels.to(device), right, centers, present)
+        fit = fit_of_labels(network, unit.to(device), given.to(device), centers, present)
+        self._weights = (fit >= _THRESHOLD).float() if self.hard else fit.clamp_min(0)
+        logger.info("epoch %d: mean weight %.3f", epoch, self._weights.mean())
+        return None
+
+    def _unit_features(self, model: nn.Module, dataset: LabeledImages) -> tuple[Tensor, Tensor]:
+        """Unit features, float [N, D], and labels, int64 [N]; what is not finite counts as 0."""
+        bank, labels = extract_features(model, dataset, batch_size=self.batch_size, workers=self.workers)
+        rows = torch.from_numpy(np.nan_to_num(bank, posinf=0.0, neginf=0.0))
+        return nn.functional.normalize(rows, dim=1), torch.from_numpy(labels)
+
+    def batch_loss(self, model: nn.Module, images: Tensor, given: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Method.batch_loss`."""
+        if self._weights is None:
+            return super().batch_loss(model, images, given, index)
+        logits = model(images)
+        return weighted_cross_entropy(logits, given, self._weights[index.to(self._weights.device)]), logits
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights, once there are any, and the verified labels that they were learned from."""
+        state = {"verified_right": self.verified.right}
+        if self.verified.rows is not None:
+            state["verified_rows"] = self.verified.rows
+        return state if self._weights is None else {**state, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """See `Method.load_state_dict`.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint comes from other verified labels.
+        """
+        own = {name: tensor for name, tensor in self.state_dict().items() if name != "weights"}
+        found = {name: tensor.cpu() for name, tensor in state.items() if name != "weights"}
+        if own.keys() != found.keys() or not all(torch.equal(own[name], found[name]) for name in own):
+            raise CheckpointError("the checkpoint belongs to another run: it has other verified labels")
+        self._weights = state.get("weights")
