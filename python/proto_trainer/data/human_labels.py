@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 
 def find_label_set(folder: Path, stem: str, column: str) -> dict[str, np.ndarray]:
-    """The columns of the file that has the label set `column`, int64 [N] each.
+    """The label set `column`, int64 [N], and ``clean_label`` where the same file has it.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def find_label_set(folder: Path, stem: str, column: str) -> dict[str, np.ndarray
             columns = _read_array(path, column) if path.suffix == ".npy" else _read_frame(path)
             if column not in columns:
                 raise ConfigError(f"{path} has no labels {column}, only {', '.join(columns) or 'none'}")
-            return columns
+            return {name: _whole(columns[name], path, name) for name in {column, "clean_label"} & columns.keys()}
     message = f"root must hold the labels {column} in {stem}.parquet, {stem}.csv, {stem}.npy or {column}.npy"
     if (folder / f"{stem}.pt").is_file():
         message += (
@@ -46,7 +46,7 @@ def _read_frame(path: Path) -> dict[str, np.ndarray]:
         frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:  # pandas' parser errors and Arrow's are ValueErrors
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    return {str(name): _whole(frame[name].to_numpy(), path, str(name)) for name in frame.columns}
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
 def _read_array(path: Path, column: str) -> dict[str, np.ndarray]:
@@ -57,8 +57,7 @@ def _read_array(path: Path, column: str) -> dict[str, np.ndarray]:
     if not isinstance(array, np.ndarray):
         raise ConfigError(f"{path} must hold one array")
     names = array.dtype.names
-    columns = {column: array} if names is None else {name: array[name] for name in names}
-    return {name: _whole(values, path, name) for name, values in columns.items()}
+    return {column: array} if names is None else {name: array[name] for name in names}
 
 
 def _whole(values: np.ndarray, path: Path, name: str) -> np.ndarray:
