@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kScanThreads) cutoff_kernel(ClassState* states
   if (state.status != kOk) return;
   const double* values = candidates + static_cast<int64_t>(blockIdx.x) * kMaxCandidates;
   const int64_t n = static_cast<int64_t>(state.num_candidates);
-  __shared__ Counter digits[kScanThreads];
+  __shared__ uint32_t digits[kScanThreads];  // of 2 * kMaxCandidates + m entries at most
   __shared__ int digit;
   __shared__ Counter ahead;
   Counter rank = static_cast<Counter>(state.candidate_rank);
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kScanThreads) cutoff_kernel(ClassState* states
     __syncthreads();
     for (int64_t t = threadIdx.x; t < n + 1; t += kScanThreads) {
       const uint64_t bits = ordered(t < n ? values[t] : 1.0);
-      const Counter weight = t < n ? 2 : static_cast<Counter>(state.diagonal);
+      const uint32_t weight = t < n ? 2 : static_cast<uint32_t>(state.diagonal);
       if ((bits & known) == found) atomicAdd(&digits[bits >> shift & 255], weight);
     }
     __syncthreads();

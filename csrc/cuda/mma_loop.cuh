@@ -19,6 +19,7 @@ constexpr int kChunk = 128;  // elements summed by tensor cores before float32 t
 template <class T>
 struct MmaLoop {
   static constexpr int kThreads = 256, kEpilogueThreads = 256;
+  static constexpr int kBlocks = 1;  // a multiprocessor: its sums alone are half of the registers
   static constexpr int kRows = 8, kColumns = 8;
   static constexpr int kRowMask = 3, kColumnMask = 28;
   static constexpr int kSlice = 32, kStages = 4;

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kTop)
   const int64_t m = states[blockIdx.x].m;
   const int32_t* density = rho + offsets[blockIdx.x];
   const int wanted = m < kTop ? static_cast<int>(m) : kTop, thread = threadIdx.x;
-  __shared__ Counter digits[kTop];
+  __shared__ uint32_t digits[kTop];  // 64 bits would be added to by trial and error, and most rows share a digit
   __shared__ int digit;
   __shared__ Counter ahead;
   __shared__ uint64_t keys[kTop];
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kTop)
     __syncthreads();
     for (int64_t i = thread; i < m; i += kTop) {
       const uint64_t key = density_key(density[i], i);
-      if ((key & known) == least) atomicAdd(&digits[key >> shift & 255], Counter{1});
+      if ((key & known) == least) atomicAdd(&digits[key >> shift & 255], 1u);
     }
     __syncthreads();
     Counter total;

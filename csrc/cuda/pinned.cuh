@@ -17,7 +17,7 @@ __device__ inline double pinned_dot(const T* a, const T* b, int64_t dim, bool ac
   const int lane = threadIdx.x % kLanes;
   double sum = 0.0;
   if (active) {
-#pragma unroll 4
+#pragma unroll 8  // so many elements are on their way at a time: what a few groups wait for is memory
     for (int64_t k = lane; k < dim; k += kLanes) sum = add_product(sum, a[k], b[k]);
   }
   for (int step = kLanes / 2; step >= 1; step /= 2) sum = __dadd_rn(sum, __shfl_xor_sync(kWholeWarp, sum, step));

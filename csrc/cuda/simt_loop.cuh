@@ -12,6 +12,7 @@ namespace proto_engine {
 template <class T>
 struct SimtLoop {
   static constexpr int kThreads = 256, kEpilogueThreads = 256;
+  static constexpr int kBlocks = 2;  // a multiprocessor: one multiplies while the other waits or counts
   static constexpr int kRows = 8, kColumns = 8;
   static constexpr int kRowMask = 15, kColumnMask = 16;  // 16 threads abreast: a warp is two rows of them
   static constexpr int kSlice = 16;

@@ -16,7 +16,7 @@ struct TileShared {
 };
 
 template <class Loop, class Epilogue>
-__global__ void __launch_bounds__(Loop::kThreads)
+__global__ void __launch_bounds__(Loop::kThreads, Loop::kBlocks)
     tile_kernel(Work work, Operand rows, Operand columns, typename Epilogue::Params params) {
   PROTO_ENGINE_DYNAMIC_SHARED(memory);
   auto& shared = *reinterpret_cast<TileShared<Loop, Epilogue>*>(memory);
