@@ -23,6 +23,7 @@ from exact_cases import (
 )
 
 from proto_engine import FeatureBank
+from proto_engine.backends import device_backend
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import OK, OVERFLOW, TIES
 from proto_engine.backends.device_density import ClassBatch
@@ -168,6 +169,14 @@ def test_any_bracket_leads_to_the_bits_of_the_reference(core, bracket, capacity)
 
 
 # ---- many classes --------------------------------------------------------------------------------------
+
+
+def test_many_small_classes_go_in_several_batches():
+    """Their workspace stays small, and a grid can have as many rows of blocks."""
+    pools = [np.array([c]) for c in range(2500)]
+    batches = device_backend._batches(pools, bytes_a_row=4096)
+    assert [len(batch) for batch in batches] == [1024, 1024, 452]
+    assert [int(pool[0]) for batch in batches for pool in batch] == list(range(2500))
 
 
 def batch_of(core: ModuleType, loop: str, x: np.ndarray, sizes: list[int]) -> ClassBatch:

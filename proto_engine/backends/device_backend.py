@@ -21,6 +21,7 @@ from .device_scoring import StreamingGpu
 
 _FIRST_DEVICE = 0
 _BATCH_BYTES = 2**30  # of rows that are gathered at once
+_BATCH_CLASSES = 1024  # 64 KB of histogram and candidates each; a grid has room for 65,535
 
 
 class DeviceBackend(Backend):
@@ -181,7 +182,7 @@ def _batches(pools: Sequence[np.ndarray], bytes_a_row: int) -> list[list[np.ndar
     batches: list[list[np.ndarray]] = []
     room = 0
     for pool in pools:
-        if not batches or len(pool) > room:
+        if not batches or len(pool) > room or len(batches[-1]) == _BATCH_CLASSES:
             batches.append([])
             room = _BATCH_BYTES // bytes_a_row
         batches[-1].append(pool)
