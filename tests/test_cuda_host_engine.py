@@ -195,6 +195,7 @@ def small(monkeypatch):
     monkeypatch.setattr(small_case, "small_cases", lambda: (case,))
 
 
+@pytest.mark.skipif(cuda_host_library.SANITIZED, reason="takes minutes there; the small launches are the same ones")
 def test_self_check_passes(core, monkeypatch):
     monkeypatch.setattr(module, "_outcomes", {})
     found = module._outcomes_of(CudaBackend(None, core.cuda))
