@@ -291,11 +291,17 @@ def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:
     Raises
     ------
     TypeError, ValueError, BackendUnavailable
-        As in `normalize`, and for another dimension than the features have.
+        As in `normalize`, and for another dimension than the features have or vectors that are not finite.
     """
     vectors = as_matrix(folded, "folded")
     resolved, rows, _ = _ready(features, backend)
     if vectors.shape[1] != rows.shape[1]:
         raise ValueError(f"folded: wanted [C, {rows.shape[1]}] like the features, got {tuple(vectors.shape)}")
     double = np.ascontiguousarray(to_numpy(vectors), dtype=np.float64)
-    return resolved.kind.give(resolved.backend.score(rows, double))
+    if not np.isfinite(double).all():
+        raise ValueError("folded: wanted finite vectors, got NaN or infinity")
+    longest = float(np.sqrt(np.einsum("ij,ij->i", double, double)).max())
+    # The backends count on norms of at most 1, which means of unit vectors have; a power of two is exact.
+    factor = 2.0 ** max(0, math.frexp(longest)[1]) if longest > 1.0 + 1e-9 else 1.0
+    sigma = resolved.kind.give(resolved.backend.score(rows, double / factor))
+    return sigma if factor == 1.0 else sigma * factor

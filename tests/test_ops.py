@@ -8,6 +8,7 @@ from problems import clustered
 
 import proto_engine as pe
 from proto_engine import ops
+from proto_engine.backends import error_bound
 
 # Three unit rows in the plane at 0, 60 and 90 degrees: S_01 = 1/2, S_02 = 0, S_12 = sqrt(3)/2.
 PLANE = np.array([[1, 0], [0.5, np.sqrt(0.75)], [0, 1]])
@@ -83,3 +84,14 @@ def test_bad_rows_message_names_the_first_few_only():
     message = ops.bad_rows_message(np.arange(10, 30), 100)
     assert "got 20 of 100 rows" in message
     assert "(rows 10, 11, 12, 13, 14, ...)" in message
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_score_takes_vectors_of_any_length(dtype):
+    x = np.random.default_rng(0).standard_normal((20, 6)).astype(dtype)
+    folded = np.array([[3.0, 4.0, 0, 0, 0, 0], [0, 0, 0.5, 0, 0, 0], [0, 0, 0, 0, -1e6, 0]])
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    found = ops.score(x, folded)
+    np.testing.assert_allclose(found, unit @ folded.T, rtol=0, atol=2e6 * error_bound(6))
+    with pytest.raises(ValueError, match="folded: wanted finite vectors"):
+        ops.score(x, np.full((1, 6), np.nan))
