@@ -83,5 +83,5 @@ def test_guide_names_every_option_and_the_recipes():
     assert {option for option in options - {"-h", "--help"} if f"`{option}" not in GUIDE} == set()
     for data, recipe in RECIPES.items():
         decay = f"{recipe['weight_decay']:.0e}".replace("e-0", "e-")
-        cells = (f"`{data}`", f"`{recipe['model']}`", recipe["epochs"], recipe["batch_size"])
+        cells = (f"`{data.partition(':')[0]}`", f"`{recipe['model']}`", recipe["epochs"], recipe["batch_size"])
         assert f"| {' | '.join(map(str, cells))} | {recipe['lr']} | {decay} |" in GUIDE

@@ -63,14 +63,14 @@ def load_clothing1m(root: Path | None, *, image_size: int) -> Splits:
 
     def images(keys: Sequence[str], labels: Mapping[str, int], source: str, augment: bool) -> FileImages:
         given = torch.tensor(labels_of(keys, labels, source=lists / source), dtype=torch.int64)
-        paths = [f"{root / key}" for key in keys]
+        paths = [f"{root}/{key}" for key in keys]
         return FileImages(paths, given, names, image_size=image_size, augment=augment)
 
     test = images(clean_keys["test"], clean, _CLEAN_LABELS, False).decodable(_CLEAN_KEYS["test"])
     train = images(train_keys, noisy, _NOISY_LABELS, True).decodable(_NOISY)
     extra = images(clean_keys["train"], clean, _CLEAN_LABELS, True).decodable_or_none(_CLEAN_KEYS["train"])
     validation = images(clean_keys["val"], clean, _CLEAN_LABELS, False).decodable_or_none(_CLEAN_KEYS["val"])
-    noisy_of = {f"{root / key}": noisy[key] for key in with_both}
+    noisy_of = {f"{root}/{key}": noisy[key] for key in with_both}
     return Splits(train, test, validation, extra, None if extra is None else _verified(extra, noisy_of))
 
 

@@ -61,7 +61,7 @@ def load_food101n(root: Path | None, *, image_size: int) -> Splits:
 
     def images(folder: Path, listed: Sequence[str], list_name: str, ending: str, augment: bool) -> FileImages:
         labels = torch.tensor(_classes_of(listed, names, folder / list_name), dtype=torch.int64)
-        paths = [f"{folder / 'images' / key}{ending}" for key in listed]
+        paths = [f"{folder}/images/{key}{ending}" for key in listed]
         return FileImages(paths, labels, names, image_size=image_size, augment=augment)
 
     test = images(test_home, test_keys, "meta/test.txt", ".jpg", False).decodable("meta/test.txt")
@@ -101,7 +101,7 @@ def _verified(home: Path, file: str, listed: set[str], train: FileImages) -> Ver
             raise ConfigError(f"{path}, row {number}: wanted 'class/image.jpg', a tab, and 1 or 0: {line!r}")
         if key not in listed:
             unknown.append(key)
-        elif (row := position.get(f"{home / 'images' / key}")) is not None:  # None: it cannot be decoded
+        elif (row := position.get(f"{home}/images/{key}")) is not None:  # None: it cannot be decoded
             rows.append(row)
             right.append(verdict == "1")
     if 10 * len(unknown) > len(lines):
