@@ -23,7 +23,7 @@ from exact_cases import (
 )
 
 from proto_engine import FeatureBank
-from proto_engine.backends import device_backend
+from proto_engine.backends import device_backend, device_pool
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import OK, OVERFLOW, TIES
 from proto_engine.backends.device_density import ClassBatch
@@ -31,6 +31,7 @@ from proto_engine.backends.device_pool import DevicePool
 from proto_engine.backends.device_rows import tensor_core_bound
 from proto_engine.backends.exact import cutoff_and_density
 from proto_engine.backends.self_check import trusting
+from proto_engine.ops import eta_of
 from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
@@ -166,6 +167,19 @@ def test_any_bracket_leads_to_the_bits_of_the_reference(core, bracket, capacity)
     assert isinstance(pool, DevicePool)
     found = cutoff_and_density(pool, 0.6, bracket=bracket, capacity=capacity)
     assert_same_density(found, reference.density(0.6))
+
+
+@pytest.mark.parametrize("kind", ["equal", "binary", "normal"])
+def test_lists_that_are_too_long_are_made_in_slabs(core, monkeypatch, kind):
+    """A tile at a time where all of them together have more pairs than a list holds."""
+    monkeypatch.setattr(device_pool, "SLAB_TILES", 1)
+    monkeypatch.setattr(device_pool, "SLAB_PAIRS", 128 * 128)
+    x, reference = case(kind, 300, 24)
+    pool = HostEngine(core, "simt").pool(x)
+    cutoff, rho = reference.density(0.4)
+    assert_same_density(cutoff_and_density(pool, 0.4, capacity=100), (cutoff, rho))
+    assert_same_bits(pool.density_at(cutoff), rho)
+    assert_same_bits(eta_of(pool, rho, np.arange(300)), eta_of(reference, rho, np.arange(300)))
 
 
 # ---- many classes --------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """A class pool on a GPU: the quick way of `device_density` first, and the bounded passes of `exact` behind it.
 
-Lists of pairs are kept to SLAB_PAIRS: a pass whose pairs might be more goes over the tiles a slab at a time.
+Lists of pairs are kept to SLAB_PAIRS: a pass that finds more is done again, a slab of tiles at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -177,12 +177,17 @@ class _Scan:
         )
 
     def slabs(self) -> Iterator[int]:
-        """Count slab after slab; yields how many pairs each leaves in the list."""
+        """Count all tiles at once, or slab after slab; yields how many pairs each pass leaves in the list."""
         inside = self._state.pointer + CLASS_STATE.fields["inside"][1]  # type: ignore[index]
-        for first in range(0, self.num_tiles, SLAB_TILES):
+
+        def listed(first: int, last: int) -> int:
+            if first == 0:  # also where all tiles have been counted, too many pairs to keep
+                self._gpu.fill(self.counts.pointer, 0, 4 * self._m)
             self._gpu.fill(inside, 0, 8)
-            self.count(first, min(first + SLAB_TILES, self.num_tiles))
-            yield self.num_inside()
+            self.count(first, last)
+            return self.num_inside()
+
+        yield from _at_once_or_in_slabs(listed, self.num_tiles)
 
     def num_inside(self) -> int:
         return int(downloaded(self._gpu, self._state.pointer, 1, CLASS_STATE)["inside"][0])
@@ -217,20 +222,15 @@ def _extremes(
             work = Work(starts.pointer, starts.pointer + 16, first, last, 0, len(columns), RECTANGLE)  # noqa: B023
             return TilePass(loop_code(rows.loop), work, tiles, column_tiles)  # noqa: B023
 
-        gpu.launch("best", tile_pass(0, num_tiles), extremes)
-        # The greatest S of the columns lies within two bounds of the greatest s32; one more for rounding.
-        for first in range(0, num_tiles, SLAB_TILES):
+        def near(first: int, last: int) -> int:
+            # The greatest S of the columns lies within two bounds of the greatest s32; one more for rounding.
             gpu.fill(length.pointer, 0, 8)
-            gpu.launch(
-                "near",
-                tile_pass(first, min(first + SLAB_TILES, num_tiles)),
-                extremes,
-                3 * rows.bound,
-                entries.pointer,
-                length.pointer,
-                SLAB_PAIRS,
-            )
-            found = int(downloaded(gpu, length.pointer, 1, np.uint64)[0])
+            reach, list_of = 3 * rows.bound, (entries.pointer, length.pointer, SLAB_PAIRS)
+            gpu.launch("near", tile_pass(first, last), extremes, reach, *list_of)  # noqa: B023
+            return int(downloaded(gpu, length.pointer, 1, np.uint64)[0])
+
+        gpu.launch("best", tile_pass(0, num_tiles), extremes)
+        for found in _at_once_or_in_slabs(near, num_tiles):
             gpu.launch(
                 "list_extremes",
                 rows.stored,
@@ -245,6 +245,16 @@ def _extremes(
     del keep
     value = _from_ordered(downloaded(gpu, eta.pointer, n, np.uint64))
     return np.where(smallest, -value, value)
+
+
+def _at_once_or_in_slabs(listed: Callable[[int, int], int], num_tiles: int) -> Iterator[int]:
+    """Lengths of the lists of all tiles, none longer than SLAB_PAIRS; ``listed`` makes that of some of them."""
+    length = listed(0, num_tiles)
+    if length <= SLAB_PAIRS:
+        yield length
+        return
+    for first in range(0, num_tiles, SLAB_TILES):
+        yield listed(first, min(first + SLAB_TILES, num_tiles))
 
 
 def _tiles_of(rows: ReadyRows, index: np.ndarray) -> tuple[TileRows, list[Memory]]:
