@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from proto_trainer import NoiseSpec, accuracy, cli, load_dataset, train
-from proto_trainer.methods import MetaLearning
+from proto_trainer.methods import MetaLearning, mlnt
 from proto_trainer.methods.mlnt import nearest_neighbors, swap_labels
 from proto_trainer.seeding import derive_seed
 from test_resume import Interrupted, assert_same_outcome, last_tensors, stop_after
@@ -110,8 +110,9 @@ def test_synthetic_batches_leave_the_students_statistics_alone(digits_config):
     assert method.evaluated(model).backbone[1].num_batches_tracked.item() == before + 1
 
 
-def test_mlnt_resumes_to_the_same_bits_on_digits(digits_config, tmp_path):
-    """Stops before the first synthetic batches, and after it."""
+def test_mlnt_resumes_to_the_same_bits_on_digits(digits_config, tmp_path, monkeypatch):
+    """Stops before the first synthetic batches, and after them; there are fewer, to save time."""
+    monkeypatch.setattr(mlnt, "_SYNTHETIC_BATCHES", 3)
     settings = {"method": "mlnt", "epochs": 3, "noise": NoiseSpec("symmetric", 0.4), "batch_size": 128}
     straight = train(digits_config(out=tmp_path / "straight", **settings))
     config = digits_config(out=tmp_path / "broken", **settings)

@@ -84,7 +84,7 @@ class CleanNet(CrossEntropy):
         with temporary_seed(seed, device):
             right = self.verified.right.to(device)
             network = train_fit_network(checked.to(device), labels.to(device), right, centers, present)
-        fit = fit_of_labels(network, unit.to(device), given.to(device), centers, present)
+        fit = fit_of_labels(network, unit, given, centers, present)
         self._weights = (fit >= _THRESHOLD).float() if self.hard else fit.clamp_min(0)
         logger.info("epoch %d: mean weight %.3f", epoch, self._weights.mean())
         return None
@@ -92,8 +92,9 @@ class CleanNet(CrossEntropy):
     def _unit_features(self, model: nn.Module, dataset: LabeledImages) -> tuple[Tensor, Tensor]:
         """Unit features, float [N, D], and labels, int64 [N]; what is not finite counts as 0."""
         bank, labels = extract_features(model, dataset, batch_size=self.batch_size, workers=self.workers)
-        rows = torch.from_numpy(np.nan_to_num(bank, posinf=0.0, neginf=0.0))
-        return nn.functional.normalize(rows, dim=1), torch.from_numpy(labels)
+        np.nan_to_num(bank, copy=False, posinf=0.0, neginf=0.0)  # in place: the bank of a million images is large
+        rows = torch.from_numpy(bank)
+        return rows.div_(rows.norm(dim=1, keepdim=True).clamp_min(1e-12)), torch.from_numpy(labels)
 
     def batch_loss(self, model: nn.Module, images: Tensor, given: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """See `Method.batch_loss`."""

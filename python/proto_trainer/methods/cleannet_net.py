@@ -42,7 +42,9 @@ class FitNetwork(nn.Module):
         return self.embed_class((scores.softmax(dim=1).unsqueeze(2) * hidden).sum(dim=1))
 
 
-def class_centers(unit: np.ndarray, given: np.ndarray, num_classes: int, per_class: int | None, seed: int) -> tuple:
+def class_centers(
+    unit: np.ndarray, given: np.ndarray, num_classes: int, per_class: int | None, seed: int
+) -> tuple[Tensor, Tensor]:
     """Up to 32 k-means centers for each class, among the images that carry its label.
 
     Parameters
@@ -108,7 +110,13 @@ def train_fit_network(unit: Tensor, labels: Tensor, right: Tensor, centers: Tens
 
 @torch.no_grad()
 def fit_of_labels(network: FitNetwork, unit: Tensor, labels: Tensor, centers: Tensor, present: Tensor) -> Tensor:
-    """The cosine of each feature with the class of its label, float [N]; arguments as in `train_fit_network`."""
+    """The cosine of each feature with the class of its label, float [N], on the device of the network.
+
+    Arguments as in `train_fit_network`, but `unit` and `labels` may lie elsewhere: they come in chunks.
+    """
     classes = network.classes(centers, present)
-    parts = zip(unit.split(_CHUNK), labels.split(_CHUNK), strict=True)
-    return torch.cat([F.cosine_similarity(network.encode(rows), classes[own]) for rows, own in parts])
+    parts = []
+    for rows, own in zip(unit.split(_CHUNK), labels.split(_CHUNK), strict=True):
+        code = network.encode(rows.to(classes.device))
+        parts.append(F.cosine_similarity(code, classes[own.to(classes.device)]))
+    return torch.cat(parts)
