@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data", required=True, choices=DATASETS, help="data set")
-    add("--root", type=Path, metavar="DIR", help="where its files are (fashion-mnist, imagefolder)")
+    add("--root", type=Path, metavar="DIR", help="where its files are (all but digits)")
     add("--download", action="store_true", help="fetch the files when missing (fashion-mnist)")
     add("--method", default="smp", choices=METHODS, help="smp: self-learning (default); see docs/training.md")
     noise_kinds = f"{', '.join(NOISE_KINDS)}; or none"
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prior-weight", type=float, help="of joint: weight of the class shares in the loss (default 1.2)")
     add("--entropy-weight", type=float, help="of joint: weight of the entropy in the loss (default 0.8)")
     add("--verified", type=Path, metavar="FILE", help="CSV index,correct or path,correct: labels looked at (cleannet)")
-    add("--image-size", type=int, metavar="PIXELS", help="side of imagefolder images (default 224)")
+    add("--image-size", type=int, metavar="PIXELS", help="side of the images of a folder, clothing1m or food101n (default 224)")
     add("--workers", type=int, metavar="N", help="processes that load images")
     add("--device", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     return parser
