@@ -151,8 +151,8 @@ def similarity(features: Any, *, backend: str = "auto") -> Any:
     Returns
     -------
     array, [m, m]
-        float32, within `error_bound` of the float64 value (float64 from the reference). Symmetric,
-        ones on the diagonal. Takes ``4 m**2`` bytes.
+        float32, within the backend's bound of the float64 value: `error_bound`, or on tensor cores
+        `tensor_core_bound` (float64 from the reference). Symmetric, ones on the diagonal. Takes ``4 m**2`` bytes.
 
     Raises
     ------

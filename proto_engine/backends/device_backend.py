@@ -214,8 +214,12 @@ def _pick(
                 )
         return classes[undecided(picks.status)]
 
-    for c in attempt(np.arange(len(sizes)), careful=False):
-        attempt(np.array([c]), careful=True)
+    everyone = np.arange(len(sizes))
+    again = attempt(everyone, careful=False)
+    if len(again) == 1:
+        attempt(again, careful=True)
+    elif len(again):  # features that have collapsed do so in most classes: together is quicker than one by one
+        attempt(everyone, careful=True)
     return result
 
 
