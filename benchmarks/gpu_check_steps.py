@@ -19,7 +19,7 @@ from rows import append_rows, read_rows
 from verified import ROOT, Gpu, write_record
 
 PASSED, FAILED = "passed", "failed"
-LOOPS = ("cuda/simt", "cuda/mma", "cuda/wgmma", "cupy/simt", "cupy/mma")
+LOOPS = ("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cupy/simt", "cupy/mma")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PLANTED = {"bounds": "memcheck", "race": "racecheck", "uninitialized": "initcheck"}
 BENCHES = ("bench_engine", "bench_density", "bench_score", "bench_cutoff", "bench_eta", "bench_similarity")
@@ -75,8 +75,8 @@ def lanes(root: Path = ROOT) -> dict[str, list[str]]:
     native = sorted(path.relative_to(root).as_posix() for path in (root / "tests").glob("test_cuda*.py"))
     native.append("tests/test_device_scoring.py")
     cupy, exact = ["tests/test_backend_cupy.py"], ["tests/test_backends_exact.py", "tests/test_backends_score.py"]
-    of_loop = {"simt": "simt", "mma": "mma and not wgmma", "wgmma": "wgmma"}
-    no_loop = "not simt and not mma"  # "mma" is in "wgmma" too
+    of_loop = {"simt": "simt", "mma": "mma and not wgmma", "wgmma": "wgmma and not cluster", "wgmma-cluster": "cluster"}
+    no_loop = "not simt and not mma and not cluster"  # "mma" is in "wgmma" too
     found = {f"cuda/{loop}": ["-k", f"{name} and not cupy", *native, *exact] for loop, name in of_loop.items()}
     found |= {f"cupy/{loop}": ["-k", f"{of_loop[loop]} and cupy", *cupy, *exact] for loop in ("simt", "mma")}
     found["cuda"] = ["-k", no_loop, *native]
@@ -169,7 +169,8 @@ def sanitizer(context: Context) -> Outcome:
 def loops_here(context: Context) -> list[str]:
     """The tile loops that can run on this GPU with what is installed."""
     number = tuple(map(int, context.gpu.capability.split(".")))
-    can = {"simt": number >= (7, 5), "mma": number >= (8, 0), "wgmma": number == (9, 0)}
+    can = {"simt": number >= (7, 5), "mma": number >= (8, 0)}
+    can |= dict.fromkeys(("wgmma", "wgmma-cluster"), number == (9, 0))
     found = [loop for loop in LOOPS if can[loop.partition("/")[2]]]
     return found if importlib.util.find_spec("cupy") else [loop for loop in found if not loop.startswith("cupy")]
 

@@ -24,7 +24,7 @@ from proto_engine.peaks import pick_density_peaks
 
 _core = pytest.importorskip("proto_engine._core", reason="the native module was not built")
 compiled = pytest.mark.skipif(_core.cuda_architectures is None, reason="built without CUDA")
-LOOPS = ("simt", "mma", "wgmma")
+LOOPS = ("simt", "mma", "wgmma", "wgmma-cluster")
 on_every_loop = pytest.mark.parametrize("loop", [pytest.param(loop, id=f"cuda:{loop}") for loop in LOOPS])
 
 

@@ -35,7 +35,7 @@ from proto_engine.ops import eta_of
 from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))
-LOOPS = ("simt", "mma", "wgmma")
+LOOPS = ("simt", "mma", "wgmma", "wgmma-cluster")
 SIZES = (130, 1, 300, 2, 128, 40)
 
 

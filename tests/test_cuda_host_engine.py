@@ -29,7 +29,7 @@ pytestmark = [
 ]
 module = sys.modules["proto_engine.backends.self_check"]
 backends_module = sys.modules["proto_engine.backends"]
-LOOPS = ("simt", "mma", "wgmma")
+LOOPS = ("simt", "mma", "wgmma", "wgmma-cluster")
 FIELDS = ("indices", "counts", "cutoff", "rho", "eta", "filtered", "vectors", "folded")
 
 
@@ -199,7 +199,7 @@ def small(monkeypatch):
 def test_self_check_passes(core, monkeypatch):
     monkeypatch.setattr(module, "_outcomes", {})
     found = module._outcomes_of(CudaBackend(None, core.cuda))
-    assert found == dict.fromkeys(("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/score"))
+    assert found == dict.fromkeys(("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cuda/score"))
 
 
 @pytest.mark.parametrize(

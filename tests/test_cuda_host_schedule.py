@@ -31,6 +31,40 @@ def test_triangle_goes_by_groups_of_columns(core):
     assert columns == sorted(columns)
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_tiles_of_a_triangle_are_numbered_as_they_are_visited(core, side):
+    numbers = range(side * (side + 1) // 2)
+    assert [core.triangle_number(*core.triangle_tile(t, side), side) for t in numbers] == list(numbers)
+
+
+SIZES = (1, 129, 0, 700, 128, 2300, 5)
+
+
+@pytest.mark.parametrize("last", [1, 2, 4, 5, 20, 27, 100, 180, 197, 198])
+def test_squares_hold_every_tile_once(core, last):
+    """Of several classes, up to the last tile of the work, which may be in the midst of one."""
+    sides = [-(-m // 128) for m in SIZES]
+    tile_start = np.cumsum([0, *(side * (side + 1) // 2 for side in sides)])
+    assert tile_start[-1] == 198
+    tiles = [(c, *core.triangle_tile(t, side)) for c, side in enumerate(sides) for t in range(side * (side + 1) // 2)]
+    squares = core.squares(np.cumsum([0, *SIZES]).tolist(), tile_start.tolist(), last)
+    assert sorted(tile[:3] for square in squares for tile in square if tile[3]) == sorted(tiles[:last])
+    for square in squares:
+        (c, row, column, _), *_ = square
+        assert row % 2 == column % 2 == 0 and row <= column
+        assert [tile[:3] for tile in square] == [(c, row + r, column + k) for r in (0, 1) for k in (0, 1)]
+
+
+def test_squares_that_hold_nothing_are_few(core):
+    """A tile more than a group is wide; all tiles, and the first ones only."""
+    side = 33
+    for last in (side * (side + 1) // 2, 256):
+        squares = core.squares([0, side * 128], [0, side * (side + 1) // 2], last)
+        assert 4 * len(squares) <= 2.5 * last
+        groups = [square[0][2] // 16 for square in squares]
+        assert groups == sorted(groups)  # sixteen columns of tiles at a time
+
+
 @pytest.mark.parametrize("side", [1, 16, 2**10, 2**20, 2**26])
 def test_triangle_of_huge_classes_ends_in_its_corner(core, side):
     last = side * (side + 1) // 2 - 1

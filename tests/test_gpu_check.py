@@ -255,7 +255,7 @@ def test_tests_of_a_loop_decide_about_that_loop(context):
     )
     outcome = steps.tests(context)
     assert outcome.outcome == steps.FAILED
-    assert outcome.loops == ["cuda/simt", "cuda/mma", "cupy/mma"]  # no test of cupy/simt ran
+    assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma-cluster", "cupy/mma"]  # no test of cupy/simt ran
     assert "failed: cuda/wgmma (1 failed, 3 passed in 1s)" in outcome.detail
 
 
@@ -266,7 +266,7 @@ def test_tests_of_a_backend_decide_about_all_of_its_loops(context):
         context.runner._answers = {" ".join(Command(lane)._quoted): end}
         outcome = steps.tests(context)
         assert outcome.outcome == steps.FAILED
-        assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma"]
+        assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster"]
 
 
 def test_tests_that_all_skip_verify_nothing(context):
@@ -300,7 +300,7 @@ def test_planted_faults_must_all_be_found(context):
 def test_sanitizer_runs_every_tool_on_every_loop(context):
     outcome = steps.sanitizer(context)
     assert outcome.outcome == steps.PASSED and outcome.loops == list(steps.LOOPS)
-    assert len(context.runner.commands) == 4 * 5
+    assert len(context.runner.commands) == 4 * 6
     answers = {"racecheck --error-exitcode 7": (7, "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors)")}
     context.runner = FakeRunner()
     context.runner._answers = {"small_launches.py cuda mma": (1, CLEAN), **answers}

@@ -254,7 +254,7 @@ def test_every_loop_of_a_backend_is_listed(monkeypatch):
     monkeypatch.setattr(FakeGpu, "wrong", {"wgmma": "cutoff"})
     monkeypatch.setattr(FakeGpu, "_available_loops", lambda self, device: ["simt", "wgmma"])
     found = {name: reason for name, reason in pe.self_check().items() if name.startswith("fake")}
-    assert list(found) == ["fake/simt", "fake/mma", "fake/wgmma", "fake/score"]
+    assert list(found) == ["fake/simt", "fake/mma", "fake/wgmma", "fake/wgmma-cluster", "fake/score"]
     assert found["fake/simt"] is None and found["fake/score"] is None
     assert found["fake/mma"] == "unavailable: does not run on compute capability 9.0"
     assert found["fake/wgmma"].startswith("float16 rows, class 0: cutoff is ")

@@ -26,10 +26,13 @@ struct alignas(64) CUtensorMap {
 namespace proto_engine {
 
 #if defined(PROTO_ENGINE_CUDA_HOST)
+using cuda_host::cluster_rank;
+using cuda_host::cluster_sync;
 using cuda_host::elect_one;
 using cuda_host::fence_mbarrier_init;
 using cuda_host::fence_proxy_async;
 using cuda_host::mbarrier_arrive;
+using cuda_host::mbarrier_arrive_at;
 using cuda_host::mbarrier_arrive_expect_tx;
 using cuda_host::mbarrier_init;
 using cuda_host::mbarrier_try_wait;
@@ -38,6 +41,7 @@ using cuda_host::set_registers_down;
 using cuda_host::set_registers_up;
 using cuda_host::shared_address;
 using cuda_host::tma_load_2d;
+using cuda_host::tma_load_2d_multicast;
 using cuda_host::wgmma_commit;
 using cuda_host::wgmma_fence;
 using cuda_host::wgmma_wait;
@@ -89,6 +93,41 @@ __device__ inline void tma_load_2d(void* shared, const CUtensorMap* map, uint64_
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
       "[%4];" ::"r"(shared_address(shared)),
       "l"(map), "r"(x), "r"(y), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// Clusters: blocks that run at the same time and reach each other's shared memory. All blocks of a launch have the
+// same layout there, so that an address in one's own block names its counterpart in another.
+
+// Which of the cluster's blocks this one is.
+__device__ inline uint32_t cluster_rank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// A barrier of all threads of all blocks of the cluster; what they wrote to shared memory before is seen after.
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+// Arrive at the barrier of block `rank` that is in the place of this one. It says that this thread has read, not
+// that others may read what it wrote: a release for the whole cluster would wait for all its writes to the GPU.
+__device__ inline void mbarrier_arrive_at(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+// tma_load_2d for several blocks at once, those whose bits are set in `blocks`: the box lands in the same place of
+// each, and its bytes count towards the barrier in the same place of each.
+__device__ inline void tma_load_2d_multicast(void* shared, const CUtensorMap* map, uint64_t* barrier, int32_t x,
+                                             int32_t y, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(shared)),
+      "l"(map), "r"(x), "r"(y), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
 }
 

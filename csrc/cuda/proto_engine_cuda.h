@@ -23,7 +23,7 @@
 
 namespace proto_engine {
 
-enum class TileLoop : int32_t { kSimt = 0, kMma = 1, kWgmma = 2 };
+enum class TileLoop : int32_t { kSimt = 0, kMma = 1, kWgmma = 2, kWgmmaCluster = 3 };
 
 // Rows for a tile loop. kSimt multiplies float32, the others float16 or bfloat16, 16-byte aligned rows.
 struct TileRows {

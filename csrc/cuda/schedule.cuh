@@ -34,9 +34,9 @@ __host__ __device__ inline int64_t triangle_root(int64_t t) {
 }
 
 // Tile t of the triangle(side) tiles of a class that is `side` tiles wide.
-__host__ __device__ inline TilePosition triangle_tile(int64_t t, int64_t side) {
-  const int64_t first = triangle_root(t) / kGroup * kGroup;  // column of the group
-  const int64_t width = side - first < kGroup ? side - first : kGroup;
+__host__ __device__ inline TilePosition triangle_tile(int64_t t, int64_t side, int64_t group = kGroup) {
+  const int64_t first = triangle_root(t) / group * group;  // column of the group
+  const int64_t width = side - first < group ? side - first : group;
   int64_t local = t - triangle(first);
   if (local < first * width) return {local / width, first + local % width};
   local -= first * width;
@@ -107,6 +107,65 @@ __host__ __device__ inline Tile tile_at(const Work& work, int64_t t, int32_t c) 
   tile.i0 = static_cast<int32_t>(at.row * kTile);
   tile.j0 = static_cast<int32_t>(at.column * kTile);
   return tile;
+}
+
+// ---- squares of 2 x 2 tiles, which clusters of four blocks take together -----------------------------------
+
+constexpr int kSquare = 2;  // tiles a side
+constexpr int kSquareBlocks = kSquare * kSquare;
+
+// The number t of which triangle_tile makes this place.
+__host__ __device__ inline int64_t triangle_number(int64_t row, int64_t column, int64_t side) {
+  const int64_t first = column / kGroup * kGroup;
+  const int64_t width = side - first < kGroup ? side - first : kGroup;
+  if (row < first) return triangle(first) + row * width + column - first;
+  return triangle(first) + first * width + triangle(column - first) + row - first;
+}
+
+// How wide, in squares, the triangle is that holds the first `tiles` tiles of a class: all of it, or up to the end
+// of the group of columns that the last of them is in.
+__host__ __device__ inline int64_t squares_side(int64_t tiles, int64_t side) {
+  if (tiles < triangle(side)) {
+    const int64_t columns = (triangle_root(tiles - 1) / kGroup + 1) * kGroup;
+    if (columns < side) side = columns;
+  }
+  return ceil_div(side, kSquare);
+}
+
+// A place in the one list of the squares of all classes; to go on is to add to `square`.
+struct SquarePosition {
+  int32_t c;       // class
+  int64_t square;  // counted from its first one; may lie in a class further on
+};
+
+// The tile of block `rank` of a cluster in a square of the work, a triangle from its first tile on. c = -1 after the
+// last square. rows = columns = 0 where nothing is to be done with the tile: below the diagonal, beyond the class,
+// or beyond the last tile of the work.
+__host__ __device__ inline Tile square_tile_at(const Work& work, SquarePosition& at, int rank) {
+  Tile tile = {};
+  tile.c = -1;
+  for (;; ++at.c) {
+    const int64_t start = work.tile_start[at.c];
+    if (start >= work.last) return tile;
+    const int64_t end = work.tile_start[at.c + 1], tiles = (end < work.last ? end : work.last) - start;
+    if (tiles == 0) continue;
+    const int64_t base = work.offsets[at.c], m = work.offsets[at.c + 1] - base, side = ceil_div(m, kTile);
+    const int64_t squares = squares_side(tiles, side);
+    if (at.square >= triangle(squares)) {
+      at.square -= triangle(squares);
+      continue;
+    }
+    const TilePosition square = triangle_tile(at.square, squares, kGroup / kSquare);
+    const int64_t row = square.row * kSquare + rank / kSquare, column = square.column * kSquare + rank % kSquare;
+    const bool counts = row <= column && column < side && triangle_number(row, column, side) < tiles;
+    tile.c = at.c;
+    tile.rows = tile.columns = counts ? static_cast<int32_t>(m) : 0;
+    tile.i0 = static_cast<int32_t>(row * kTile);
+    tile.j0 = static_cast<int32_t>(column * kTile);
+    tile.row_base = tile.column_base = base;
+    tile.triangular = true;
+    return tile;
+  }
 }
 
 // Whether every element of the tile is a pair to be counted.

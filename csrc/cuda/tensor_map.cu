@@ -26,7 +26,8 @@ cudaError_t find_encoder(PFN_cuTensorMapEncodeTiled_v12000* encode) {
 
 }  // namespace
 
-cudaError_t make_tensor_map(const void* data, int64_t rows, int64_t width, int64_t stride, CUtensorMap* map) {
+cudaError_t make_tensor_map(const void* data, int64_t rows, int64_t width, int64_t stride, int box_rows,
+                            CUtensorMap* map) {
   // The limits of cuTensorMapEncodeTiled, and coordinates are int32: a box may begin in the last row.
   if (rows < 1 || rows > INT32_MAX || width < 1 || width > INT32_MAX || stride < width || stride > INT32_MAX ||
       stride * kElementBytes % 16 != 0 || reinterpret_cast<uintptr_t>(data) % 16 != 0)
@@ -38,7 +39,7 @@ cudaError_t make_tensor_map(const void* data, int64_t rows, int64_t width, int64
 
   const cuuint64_t size[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};  // innermost first
   const cuuint64_t row_bytes[1] = {static_cast<cuuint64_t>(stride * kElementBytes)};
-  const cuuint32_t box[2] = {kBoxColumns, kBoxRows};
+  const cuuint32_t box[2] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t every[2] = {1, 1};
   // The bits are copied as they are, so that one type serves float16 and bfloat16. OOB_FILL_NONE means zeros.
   const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(data), size, row_bytes,

@@ -5,7 +5,7 @@
 #include "mma_loop.cuh"
 #include "simt_loop.cuh"
 #include "tile_kernel.cuh"
-#include "wgmma_launch.cuh"
+#include "wgmma_cluster_launch.cuh"
 
 namespace proto_engine {
 
@@ -54,6 +54,10 @@ cudaError_t launch_pass(const TilePass& pass, cudaStream_t stream, const Argumen
     return launch_wgmma<Float16, Epilogue>(pass, {arguments...}, stream);
   if (pass.loop == TileLoop::kWgmma && dtype == DType::kBFloat16)
     return launch_wgmma<BFloat16, Epilogue>(pass, {arguments...}, stream);
+  if (pass.loop == TileLoop::kWgmmaCluster && dtype == DType::kFloat16)
+    return launch_wgmma_clusters<Float16, Epilogue>(pass, {arguments...}, stream);
+  if (pass.loop == TileLoop::kWgmmaCluster && dtype == DType::kBFloat16)
+    return launch_wgmma_clusters<BFloat16, Epilogue>(pass, {arguments...}, stream);
   return cudaErrorInvalidValue;
 }
 

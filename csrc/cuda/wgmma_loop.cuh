@@ -74,11 +74,11 @@ struct WgmmaLoop {
   __device__ static int column(int thread, int c) { return c / 2 * 8 + thread % 4 * 2 + c % 2; }
   __device__ static void sync() { named_barrier_sync(1 + consumer(), kEpilogueThreads); }
 
-  // By one thread, before any other uses the ring.
-  __device__ static void prepare(Shared& shared) {
+  // By one thread, before any other uses the ring. A stage may be filled again after so many releases.
+  __device__ static void prepare(Shared& shared, uint32_t releases = kConsumerWarps) {
     for (int stage = 0; stage < kStages; ++stage) {
       mbarrier_init(&shared.full[stage], 1);
-      mbarrier_init(&shared.empty[stage], kConsumerWarps);
+      mbarrier_init(&shared.empty[stage], releases);
     }
     fence_mbarrier_init();
     fence_proxy_async();
@@ -106,15 +106,22 @@ struct WgmmaLoop {
       }
   }
 
-  // By the consumers: the next tile, and s = its raw products.
-  __device__ static Tile product(const Operand& rows, Shared& shared, Ring& ring, float (&s)[kRows][kColumns]) {
+  // By the consumers: the tile whose first slice comes next.
+  __device__ static Tile next_tile(Shared& shared, const Ring& ring) {
+    wait(&shared.full[ring.stage], ring.parity);
+    return shared.tile[ring.stage];
+  }
+
+  // By the consumers: s = the raw products of the next tile. give_back(shared, first, next) is called by whole
+  // warps when they have done with the stages from `first` to before `next`.
+  template <class GiveBack>
+  __device__ static void product(const Operand& rows, Shared& shared, Ring& ring, float (&s)[kRows][kColumns],
+                                 const GiveBack& give_back) {
     constexpr int kSlices = kChunk / kSlice;
     constexpr uint32_t kHalf = kTile / kConsumers * kSlice * sizeof(T);
     const uint32_t half = __shfl_sync(kWholeWarp, consumer(), 0);  // the same for the warp, and known to be
     const uint64_t a = swizzled_operand(shared_address(shared.a) + half * kHalf);
     const uint64_t b = swizzled_operand(shared_address(shared.b));
-    wait(&shared.full[ring.stage], ring.parity);
-    const Tile tile = shared.tile[ring.stage];
     float partial[2 * kColumns];
 #pragma unroll
     for (int e = 0; e < 2 * kColumns; ++e) partial[e] = s[e / kColumns][e % kColumns] = 0.0f;
@@ -135,7 +142,13 @@ struct WgmmaLoop {
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) s[r][c] += partial[c / 2 * 4 + r * 2 + c % 2];
     }
-    return tile;
+  }
+
+  // For a block that shares its stages with no other.
+  __device__ static void give_back(Shared& shared, Ring first, const Ring& next) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+      for (; first.stage != next.stage; first.advance()) mbarrier_arrive(&shared.empty[first.stage]);
   }
 
  private:
@@ -155,13 +168,6 @@ struct WgmmaLoop {
       wgmma_64x128x16(T{}, partial, a + step, b + step, accumulate || k > 0);
     }
     wgmma_commit();
-  }
-
-  // The stages from `first` to before `next`, once this warp has done with them.
-  __device__ static void give_back(Shared& shared, Ring first, const Ring& next) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0)
-      for (; first.stage != next.stage; first.advance()) mbarrier_arrive(&shared.empty[first.stage]);
   }
 };
 
@@ -200,7 +206,8 @@ __global__ void __launch_bounds__(WgmmaLoop<T>::kThreads, 1)
     Epilogue::begin(params, own, thread);
     for (int64_t t = work.first + blockIdx.x; t < work.last; t += gridDim.x) {
       float s[Loop::kRows][Loop::kColumns];
-      const Tile tile = Loop::product(rows, shared.loop, ring, s);
+      const Tile tile = Loop::next_tile(shared.loop, ring);
+      Loop::product(rows, shared.loop, ring, s, Loop::give_back);
       scale_tile<Loop>(rows, columns, tile, s, thread);
       Epilogue::tile(params, own, tile, s, thread);
     }

@@ -22,7 +22,8 @@ except ImportError as error:
     _core = None  # type: ignore[assignment]
     _missing = f"the native module was not built: {error}"
 
-_LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma": (9, 0)}  # wgmma there alone: Hopper's own instructions
+# Slowest first; clusters come before single blocks till a GPU has shown them to be faster.
+_LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma-cluster": (9, 0), "wgmma": (9, 0)}
 
 
 class NativeGpu:
@@ -114,7 +115,9 @@ def unavailable_reason() -> str | None:
 def loops_of(capability: tuple[int, int]) -> list[str]:
     """The tile loops that a GPU of that compute capability can run; the slowest first."""
     found = [name for name, least in _LEAST_CAPABILITY.items() if capability >= least]
-    return found if capability == _LEAST_CAPABILITY["wgmma"] else [name for name in found if name != "wgmma"]
+    if capability == _LEAST_CAPABILITY["wgmma"]:
+        return found
+    return [name for name in found if not name.startswith("wgmma")]  # Hopper's own instructions, there alone
 
 
 class CudaBackend(DeviceBackend):

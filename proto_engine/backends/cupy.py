@@ -193,7 +193,7 @@ class CupyBackend(DeviceBackend):
         return CupyGpu(device, stream)
 
     def _available_loops(self, device: int) -> list[str]:
-        return [loop for loop in loops_of(self.compute_capability(device)) if loop != "wgmma"]
+        return [loop for loop in loops_of(self.compute_capability(device)) if not loop.startswith("wgmma")]
 
     def compute_capability(self, device: int) -> tuple[int, int]:
         import cupy

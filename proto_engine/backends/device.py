@@ -33,7 +33,7 @@ PICKED = np.dtype([(name, "i4") for name in ("count", "rejected", "status", "pad
 
 OK, MISSED, OVERFLOW, TIES, DEEP = range(5)  # status of a class
 TRIANGLE, SAMPLE, RECTANGLE = range(3)  # shape of the work
-LOOPS = {"simt": 0, "mma": 1, "wgmma": 2}
+LOOPS = {"simt": 0, "mma": 1, "wgmma": 2, "wgmma-cluster": 3}
 DTYPES = {np.dtype(np.float16): 0, BFLOAT16: 1, np.dtype(np.float32): 2, np.dtype(np.float64): 3}
 
 

@@ -4,6 +4,7 @@
 // the copies under way lands, with a seed any of them. Until then its destination is poison.
 #pragma once
 
+#include <array>
 #include <map>
 
 #include "cuda.h"
@@ -13,18 +14,36 @@ namespace cuda_host {
 
 inline int unfinished_blocks = 0;
 
-// The State of the block that runs. Every block finds a fresh one, because it finds `unused` poisoned as all
-// shared variables are. Hidden, so that no library looks at another's.
+// What a block has besides its memory.
 template <class State>
-__attribute__((visibility("hidden"))) State& block_local() {
-  static State state;
-  static thread_local unsigned char unused;
-  if (unused != 0) {
-    if (!state.at_rest()) ++unfinished_blocks;
-    state = State();
-    unused = 0;
+struct Owned {
+  uint64_t serial = 0;  // of the block
+  State state;
+};
+// By rank in the cluster: those of the blocks that ran last. Hidden, so that no library looks at another's.
+template <class State>
+__attribute__((visibility("hidden"))) std::array<Owned<State>, kMostBlocksOfCluster>& all_owned() {
+  static std::array<Owned<State>, kMostBlocksOfCluster> all;
+  return all;
+}
+
+// Forgets a state; 1 when its block left something unfinished.
+template <class State>
+int discard(Owned<State>& owned) {
+  const bool at_rest = owned.state.at_rest();
+  owned = {};
+  return !at_rest;
+}
+
+// The State of a block; each begins with a fresh one.
+template <class State>
+State& block_local(Block& block = *Block::current()) {
+  Owned<State>& owned = all_owned<State>()[block.rank()];
+  if (owned.serial != block.serial()) {
+    unfinished_blocks += discard(owned);
+    owned.serial = block.serial();
   }
-  return state;
+  return owned.state;
 }
 
 // ---- addresses ----------------------------------------------------------------------------------------------
@@ -42,14 +61,19 @@ inline unsigned char* at_shared_address(uint32_t address, std::size_t bytes) {
   if (address < kSharedBase || !block.is_shared(pointer, bytes)) block.fail("an operand beyond shared memory");
   return pointer;
 }
+// What lies in another block of the cluster where `pointer` lies in this one.
+inline void* in_block(Block& other, const void* pointer) {
+  return other.shared() + (static_cast<const unsigned char*>(pointer) - Block::current()->shared());
+}
 // The swizzle of 128 bytes: which of eight pieces of 16 bytes, by which of eight rows of 128.
 inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
 // ---- state --------------------------------------------------------------------------------------------------
 
 struct Barrier {
+  Block* block = nullptr;
   uint32_t count, pending;  // arrivals
-  int64_t bytes = 0;        // expected and not landed
+  int64_t bytes = 0;        // expected and not landed; below 0 where they land first
   uint32_t phase = 0;       // the parity of the one under way
   bool visible = false;     // to the copy engine
   std::vector<unsigned> waiting;
@@ -77,8 +101,8 @@ struct BulkCopies {
 // What an mbarrier's word holds: nothing but its initialization may write there.
 inline uint64_t barrier_marker(const uint64_t* word) { return ~reinterpret_cast<uint64_t>(word); }
 
-inline Barrier& barrier_at(uint64_t* word) {
-  auto& barriers = block_local<BulkCopies>().barriers;
+inline Barrier& barrier_at(uint64_t* word, Block& block = *Block::current()) {
+  auto& barriers = block_local<BulkCopies>(block).barriers;
   const auto found = barriers.find(word);
   if (found == barriers.end()) Block::current()->fail("no mbarrier here");
   if (*word != barrier_marker(word)) Block::current()->fail("an mbarrier has been written over");
@@ -86,7 +110,7 @@ inline Barrier& barrier_at(uint64_t* word) {
 }
 
 inline void wake(Barrier& barrier) {
-  for (const unsigned thread : barrier.waiting) Block::current()->make_ready(thread);
+  for (const unsigned thread : barrier.waiting) barrier.block->make_ready(thread);
   barrier.waiting.clear();
 }
 
@@ -107,6 +131,7 @@ inline void mbarrier_init(uint64_t* word, uint32_t count) {
   if (count == 0 || count >= 1u << 20) block.fail("mbarrier.init: a count of 1 to 2^20 - 1");
   *word = barrier_marker(word);
   Barrier& barrier = block_local<BulkCopies>().barriers[word];
+  barrier.block = &block;
   barrier.count = barrier.pending = count;
 }
 inline void fence_mbarrier_init() {
@@ -114,17 +139,16 @@ inline void fence_mbarrier_init() {
 }
 inline void fence_proxy_async() {}
 
-inline void mbarrier_arrive(uint64_t* word) {
-  Barrier& barrier = barrier_at(word);
+inline void arrive_at(Barrier& barrier) {
   --barrier.pending;
   end_phase_if_complete(barrier);
 }
+inline void mbarrier_arrive(uint64_t* word) { arrive_at(barrier_at(word)); }
 inline void mbarrier_arrive_expect_tx(uint64_t* word, uint32_t bytes) {
   Barrier& barrier = barrier_at(word);
   barrier.bytes += bytes;
   if (barrier.bytes >= 1 << 20) Block::current()->fail("mbarrier: more bytes than it can count");
-  --barrier.pending;
-  end_phase_if_complete(barrier);
+  arrive_at(barrier);
 }
 
 inline void land_one(BulkCopies& copies);
@@ -147,17 +171,23 @@ inline bool mbarrier_try_wait(uint64_t* word, uint32_t parity) {
 
 // ---- the copy engine ----------------------------------------------------------------------------------------
 
-inline void tma_load_2d(void* shared, const CUtensorMap* map, uint64_t* word, int32_t x, int32_t y) {
+// Into the memory of block `other`, in the place of `shared` in this one, and for its barrier in the place of `word`.
+inline void copy_to(Block& other, void* shared, const CUtensorMap* map, uint64_t* word, int32_t x, int32_t y) {
   Block& block = *Block::current();
   const std::size_t bytes = std::size_t{map->box_width} * map->box_rows * 2;
   if (shared_address(shared) % 128 || !block.is_shared(shared, bytes))
     block.fail("cp.async.bulk.tensor: the destination must be shared memory, a multiple of 128");
   if (reinterpret_cast<uintptr_t>(map) % 64) block.fail("cp.async.bulk.tensor: the map must be a multiple of 64");
-  Barrier& barrier = barrier_at(word);
+  word = static_cast<uint64_t*>(in_block(other, word));
+  Barrier& barrier = barrier_at(word, other);
   if (!barrier.visible) block.fail("cp.async.bulk.tensor: nothing made the barrier visible to the copy engine");
-  std::memset(shared, kPoison, bytes);
-  block_local<BulkCopies>().under_way.push_back({shared, *map, word, x, y});
+  void* to = in_block(other, shared);
+  std::memset(to, kPoison, bytes);
+  block_local<BulkCopies>(other).under_way.push_back({to, *map, word, x, y});
   wake(barrier);  // they see to it that the copy lands
+}
+inline void tma_load_2d(void* shared, const CUtensorMap* map, uint64_t* word, int32_t x, int32_t y) {
+  copy_to(*Block::current(), shared, map, word, x, y);
 }
 
 inline void land_one(BulkCopies& copies) {

@@ -36,6 +36,7 @@ using cudaStream_t = CUstream_st*;
 namespace cuda_host {
 
 constexpr int kProcessors = 3;  // so that blocks have several tiles, and not all equally many
+constexpr int kClusters = 2;    // that run at the same time
 constexpr int kMajor = 9;       // what it can do: all that there are twins of
 inline uint64_t launch_seed = 0;
 inline int64_t live_allocations = 0;
@@ -45,6 +46,11 @@ inline std::set<cudaStream_t> dead_streams;  // destroyed: nothing can be asked 
 template <class Kernel>
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t, Kernel&& kernel) {
   run_grid(grid, block, shared_bytes, launch_seed, std::forward<Kernel>(kernel));
+}
+template <class Kernel>
+void launch_clusters(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes, cudaStream_t,
+                     Kernel&& kernel) {
+  run_grid(grid, block, shared_bytes, launch_seed, std::forward<Kernel>(kernel), cluster);
 }
 
 }  // namespace cuda_host

@@ -42,6 +42,37 @@ inline void named_barrier_sync(int index, int threads) {
   if (block.seeded()) block.give_way();
 }
 
+// ---- clusters -----------------------------------------------------------------------------------------------
+
+inline uint32_t cluster_rank() { return Block::current()->rank(); }
+inline void cluster_sync() { Block::current()->cluster().barrier(); }
+
+// Another block of the cluster, which must still be there.
+inline Block& peer(uint32_t rank, const std::string& what) {
+  Block& block = *Block::current();
+  if (rank >= block.cluster().num_blocks()) block.fail(what + ": no such block in the cluster");
+  Block& other = block.cluster().block(rank);
+  if (other.has_left()) block.fail(what + ": the other block has left");
+  return other;
+}
+
+inline void mbarrier_arrive_at(uint64_t* word, uint32_t rank) {
+  Block& block = *Block::current();
+  if (block.seeded() && block.draw(8) == 0) block.give_way();
+  Block& other = peer(rank, "mbarrier.arrive");
+  arrive_at(barrier_at(static_cast<uint64_t*>(in_block(other, word)), other));
+}
+
+// Each block's copy lands by itself.
+inline void tma_load_2d_multicast(void* shared, const CUtensorMap* map, uint64_t* word, int32_t x, int32_t y,
+                                  uint16_t blocks) {
+  if (blocks == 0) Block::current()->fail("cp.async.bulk.tensor: a multicast to nobody");
+  for (uint32_t rank = 0; rank < 16; ++rank)
+    if (blocks >> rank & 1) copy_to(peer(rank, "cp.async.bulk.tensor"), shared, map, word, x, y);
+}
+
+// -------------------------------------------------------------------------------------------------------------
+
 template <int kRegisters>
 void set_registers() {
   static_assert(kRegisters >= 24 && kRegisters <= 256 && kRegisters % 8 == 0, "what setmaxnreg takes");
@@ -60,11 +91,9 @@ void set_registers_up() {
 // How many blocks left copies, phases or products unfinished since the last call. Those of launches that failed
 // count too.
 inline int count_unfinished_blocks() {
-  auto& copies = block_local<BulkCopies>();
-  auto& warps = block_local<TensorWarps>();
-  const int count = unfinished_blocks + !copies.at_rest() + !warps.at_rest();
-  copies = BulkCopies();
-  warps = TensorWarps();
+  int count = unfinished_blocks;
+  for (auto& owned : all_owned<BulkCopies>()) count += discard(owned);
+  for (auto& owned : all_owned<TensorWarps>()) count += discard(owned);
   unfinished_blocks = 0;
   return count;
 }

@@ -2,6 +2,10 @@
 // what only tests call.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <tuple>
+#include <vector>
 
 #include "cuda_runtime.h"
 #include "faults.h"
@@ -36,6 +40,22 @@ PYBIND11_MODULE(cuda_host_core, module) {
     const TilePosition at = triangle_tile(t, side);
     return py::make_tuple(at.row, at.column);
   });
+  module.def("triangle_number", &triangle_number);
+  // Every square of the work: (c, row, column, counts) of the tile of each block.
+  module.def("squares",
+             [](const std::vector<int64_t>& offsets, const std::vector<int64_t>& tile_start, int64_t last) {
+               const Work work = {offsets.data(), tile_start.data(), 0, last, 1, 0, kTriangle};
+               std::vector<std::vector<std::tuple<int32_t, int32_t, int32_t, bool>>> squares;
+               for (int64_t q = 0;; ++q) {
+                 squares.emplace_back();
+                 for (int rank = 0; rank < kSquareBlocks; ++rank) {
+                   SquarePosition at = {0, q};
+                   const Tile tile = square_tile_at(work, at, rank);
+                   if (tile.c < 0) return squares.pop_back(), squares;
+                   squares.back().emplace_back(tile.c, tile.i0 / kTile, tile.j0 / kTile, tile.rows > 0);
+                 }
+               }
+             });
   module.def("sample_tiles", &sample_tiles);
   module.def("sample_tile", [](int64_t t, int64_t side, int64_t rounds) {
     const TilePosition at = sample_tile(t, side, rounds);

@@ -37,10 +37,17 @@ PROTO_ENGINE_OWN Piece find_static_shared() {
   return found;
 }
 
-// Give every byte of them a value, as each block does before it begins.
-PROTO_ENGINE_OWN void poison_static_shared(int value) {
+PROTO_ENGINE_OWN const Piece& static_shared() {
   static const Piece piece = find_static_shared();  // launches all come from one thread
-  if (piece.bytes) std::memset(piece.begin, value, piece.bytes);
+  return piece;
+}
+
+// What a block has in them, before another goes on and after.
+PROTO_ENGINE_OWN void save_static_shared(unsigned char* to) {
+  if (static_shared().bytes) std::memcpy(to, static_shared().begin, static_shared().bytes);
+}
+PROTO_ENGINE_OWN void load_static_shared(const unsigned char* from) {
+  if (static_shared().bytes) std::memcpy(static_shared().begin, from, static_shared().bytes);
 }
 
 }  // namespace cuda_host

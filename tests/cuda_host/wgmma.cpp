@@ -1,11 +1,13 @@
 // What the tests of the tile loop for Hopper call: its launches by plain pointers, for a device that is the host,
 // and small kernels with the kinds of fault that the twins of its instructions are there to find.
 #include "epilogue.cuh"
-#include "wgmma_launch.cuh"
+#include "wgmma_cluster_launch.cuh"
 
 using namespace proto_engine;
 
 namespace {
+
+constexpr int kBoxRows = 128;
 
 enum EpilogueName { kCount, kHistogram, kStore };
 
@@ -22,19 +24,21 @@ const char* message_of(const Work& work) {
   return message.c_str();
 }
 
+template <class T, template <class> class Epilogue>
+cudaError_t launch(const TilePass& pass, const void* params) {
+  const auto& typed = *static_cast<const typename Epilogue<WgmmaLoop<T>>::Params*>(params);
+  return pass.loop == TileLoop::kWgmmaCluster ? launch_wgmma_clusters<T, Epilogue>(pass, typed, nullptr)
+                                              : launch_wgmma<T, Epilogue>(pass, typed, nullptr);
+}
 template <class T>
 cudaError_t launch(int64_t epilogue, const TilePass& pass, const void* params) {
-  using Loop = WgmmaLoop<T>;
   switch (epilogue) {
     case kCount:
-      return launch_wgmma<T, CountEpilogue>(pass, *static_cast<const typename CountEpilogue<Loop>::Params*>(params),
-                                            nullptr);
+      return launch<T, CountEpilogue>(pass, params);
     case kHistogram:
-      return launch_wgmma<T, HistogramEpilogue>(
-          pass, *static_cast<const typename HistogramEpilogue<Loop>::Params*>(params), nullptr);
+      return launch<T, HistogramEpilogue>(pass, params);
     default:
-      return launch_wgmma<T, StoreEpilogue>(pass, *static_cast<const typename StoreEpilogue<Loop>::Params*>(params),
-                                            nullptr);
+      return launch<T, StoreEpilogue>(pass, params);
   }
 }
 
@@ -98,15 +102,11 @@ const char* host_multiply_slice(int64_t fault, const void* x, float* out) {
   cuda_host::launch_seed = 0;
   return message_of([&] {
     CUtensorMap map;
-    const cudaError_t error = make_tensor_map(x, kBoxRows, kBoxColumns, kBoxColumns, &map);
+    const cudaError_t error = make_tensor_map(x, kBoxRows, kBoxColumns, kBoxColumns, kBoxRows, &map);
     if (error != cudaSuccess) return error;
     cuda_host::launch(1, 128, kBoxRows * kBoxColumns * 2 + 8, nullptr,
                       [&] { multiply_slice(static_cast<Fault>(fault), map, out); });
     return cudaSuccess;
   });
-}
-
-const char* host_tensor_map(const void* data, int64_t rows, int64_t width, int64_t stride, CUtensorMap* map) {
-  return message_of([&] { return make_tensor_map(data, rows, width, stride, map); });
 }
 }
