@@ -97,7 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--prior-weight", type=float, help="of joint: weight of the class shares in the loss (default 1.2)")
     add("--entropy-weight", type=float, help="of joint: weight of the entropy in the loss (default 0.8)")
     add("--verified", type=Path, metavar="FILE", help="CSV index,correct or path,correct: labels looked at (cleannet)")
-    add("--image-size", type=int, metavar="PIXELS", help="side of the images of a folder, clothing1m or food101n (default 224)")
+    add(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images of a folder, clothing1m or food101n (default 224)",
+    )
     add("--workers", type=int, metavar="N", help="processes that load images")
     add("--device", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     return parser
