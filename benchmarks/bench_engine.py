@@ -213,7 +213,7 @@ BENCH = Bench(
             *cases(_PAPER, dtype="bfloat16"),
             *cases(_MILLION, dtype="float16"),  # the last: half a minute
         ],
-        check_without=("cuda simt", "cuda mma", "cuda wgmma", "cupy"),  # bench_density shows them
+        check_without=("cuda simt", "cuda mma", "cuda wgmma", "cuda wgmma-cluster", "cupy"),  # bench_density shows them
         inputs=Inputs,
         variants=gpu_variants,
         checker=checker,

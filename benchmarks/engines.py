@@ -17,7 +17,7 @@ from proto_engine.bank_formats import BFLOAT16
 
 HOST = ("cpu", "numba")
 GPU = ("cuda", "cupy", "numba-cuda", "torch")
-LOOPS = ("simt", "mma", "wgmma")  # tile loops of "cuda"
+LOOPS = ("simt", "mma", "wgmma", "wgmma-cluster")  # tile loops of "cuda"
 # Rows of a class beyond which one would keep all others waiting: "numba-cuda" is there to be read, "torch" looks up
 # what float32 leaves open through gathers, and "simt" multiplies without tensor cores.
 MOST_ROWS = {"numba-cuda": 8192, "torch": 32768, "cuda simt": 131072}

@@ -12,7 +12,7 @@ from rows import OK
 from tables import Row, pick
 
 _TASK, _PRODUCT = "density_peaks", "S = X X^T"
-_NAMES = ("cuda", "cuda simt", "cuda mma", "cuda wgmma", "cupy", "numba-cuda", "torch")
+_NAMES = ("cuda", "cuda simt", "cuda mma", "cuda wgmma", "cuda wgmma-cluster", "cupy", "numba-cuda", "torch")
 _PLAIN = ("torch dense", "torch chunked", "torch.compile", "cupy dense", "keops")
 
 

@@ -26,6 +26,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "cuda simt": {"color": "#D55E00", "linestyle": ":", "marker": "<"},
     "cuda mma": {"color": "#D55E00", "linestyle": "--", "marker": ">"},
     "cuda wgmma": {"color": "#D55E00", "linestyle": "-.", "marker": "*"},
+    "cuda wgmma-cluster": {"color": "#D55E00", "linestyle": "-", "marker": "P"},
     "cupy": {"color": "#E69F00", "marker": "s"},
     "numba-cuda": {"color": "#009E73", "marker": "v"},
     "torch.compile": {"color": "#0072B2", "linestyle": "--", "marker": "d"},
