@@ -80,7 +80,7 @@ def build(folder: Path, module: Path) -> None:
     bindings = [NATIVE / "cuda_bindings.cpp", STAND_IN / "module.cpp"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, folder), [*bindings, *kernels]))
-    library = folder / "libkernels.so"
+    library = folder / f"lib{NAME}_kernels.so"  # a name of its own: the loader takes what it has of a name
     link(objects[len(bindings) :], library)
     link([*objects[: len(bindings)], str(library), "-Wl,-rpath,$ORIGIN"], module)
 

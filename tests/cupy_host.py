@@ -96,7 +96,7 @@ class HostKernels:
     def __init__(self, folder: Path) -> None:
         path = folder / "kernels.cu"
         path.write_text(source())
-        library = folder / "libkernels.so"
+        library = folder / "libcupy_host_kernels.so"
         cuda_host_library.link([cuda_host_library.compile_one(path, folder)], library)
         loaded = ctypes.CDLL(str(library))
         self.launch, self.score_reach = loaded.host_launch, loaded.host_score_reach
