@@ -9,6 +9,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from proto_engine.backends.device import CLASS_STATE, ENTRY, PICKED
+
+__all__ = ["CLASS_STATE", "ENTRY", "PICKED", "Classes", "at"]
+
 TILE = 128
 BINS = 4096
 TOP, DENSEST, CANDIDATES = 256, 4, 4096
@@ -17,18 +21,6 @@ LOOPS = {"simt": 0, "mma": 1, "wgmma": 2, "wgmma-cluster": 3}
 SHAPES = {"triangle": 0, "sample": 1, "rectangle": 2}
 STREAM = 0
 SPLIT_SCALE = 1024.0
-
-CLASS_STATE = np.dtype(
-    [(name, "i8") for name in ("m", "rank", "list_start", "capacity")]
-    + [(name, "f4") for name in ("lo", "hi", "bins_lo", "bins_hi")]
-    + [(name, "f8") for name in ("window_lo", "window_hi", "exact_lo", "exact_hi")]
-    + [(name, "u8") for name in ("above", "inside", "below_window", "num_candidates")]
-    + [(name, "i8") for name in ("candidate_rank", "diagonal", "bin")]
-    + [(name, "f8") for name in ("expected", "cutoff")]
-    + [(name, "i4") for name in ("status", "padding")]
-)
-ENTRY = np.dtype([("row", "i4"), ("column", "i4"), ("value", "f8")])
-PICKED = np.dtype([("count", "i4"), ("rejected", "i4"), ("status", "i4"), ("padding", "i4")])
 
 
 def at(array: np.ndarray | None) -> int:
