@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,40 +97,42 @@ class DeviceBackend(Backend):
             return DevicePool(make_ready(rows, squares, self.loop(rows.gpu.device)))
 
     def score(self, rows: DeviceRows, folded: np.ndarray) -> DeviceOutput:
-        return device_scoring.score(self._trusted(rows), folded)
+        self._require_scores(rows.gpu.device)
+        return device_scoring.score(rows, folded)
 
     def top2(self, rows: DeviceRows, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        label, best, second = device_scoring.top2(self._trusted(rows), folded)
+        self._require_scores(rows.gpu.device)
+        label, best, second = device_scoring.top2(rows, folded)
         return np.asarray(label), np.asarray(best), np.asarray(second)
 
     def score_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, Any]]:
-        for on_device, same in _runs(chunks):
-            if on_device:
-                for start, rows in same:
-                    yield start, self.score(self.native(rows), folded)
-            else:
-                yield from device_scoring.stream(self._trusted_gpu(), same, folded, device_scoring.SigmaOutput())
+        return self._chunk_results(chunks, folded, device_scoring.score, device_scoring.SigmaOutput())
 
     def top2_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
-        for on_device, same in _runs(chunks):
-            if on_device:  # results stay there too
-                for start, rows in same:
-                    yield start, device_scoring.top2(self._trusted(self.native(rows)), folded)
-            else:
-                yield from device_scoring.stream(self._trusted_gpu(), same, folded, device_scoring.Top2Output())
+        return self._chunk_results(chunks, folded, device_scoring.top2, device_scoring.Top2Output())
 
-    def _trusted(self, rows: DeviceRows) -> DeviceRows:
+    def _chunk_results(
+        self,
+        chunks: Chunks,
+        folded: np.ndarray,
+        compute: Callable[[DeviceRows, np.ndarray], Any],
+        output: device_scoring.Output,
+    ) -> Iterator[tuple[int, Any]]:
+        """Results of each chunk: left on the GPU that its rows are on, or of host rows that are streamed."""
+        for on_device, same in _runs(chunks):
+            if not on_device:
+                self._require_scores(_FIRST_DEVICE)
+                yield from device_scoring.stream(self.gpu(_FIRST_DEVICE, stream=0), same, folded, output)
+                continue
+            for start, rows in same:
+                native = self.native(rows)
+                self._require_scores(native.gpu.device)
+                yield start, compute(native, folded)
+
+    def _require_scores(self, device: int) -> None:
         from .self_check import require_scores  # it runs the backend itself
 
-        require_scores(self, rows.gpu.device)
-        return rows
-
-    def _trusted_gpu(self) -> StreamingGpu:
-        """Where rows of the host are scored."""
-        from .self_check import require_scores
-
-        require_scores(self, _FIRST_DEVICE)
-        return self.gpu(_FIRST_DEVICE, stream=0)
+        require_scores(self, device)
 
     def pick_classes(
         self,

@@ -20,7 +20,6 @@ from .device import (
     ENTRY,
     MAX_CANDIDATES,
     MISSED,
-    OK,
     OVERFLOW,
     PICKED,
     SAMPLE,
@@ -33,7 +32,7 @@ from .device import (
     filled,
     uploaded,
 )
-from .device_rows import ReadyRows, loop_code
+from .device_rows import ReadyRows
 
 FARTHEST = 1.0625  # beyond every similarity
 SAMPLE_SIGMAS = 6.0
@@ -99,11 +98,9 @@ class ClassBatch:
             share = int(SAMPLED_SHARE * int(self._side.max()) / 2)
             self._sample(max(2, share), histogram.pointer, margin=3 * bound)
             states = self._downloaded_states()
-        room = self._room(states, measured=large)
-        entries = gpu.empty(ENTRY.itemsize * int(room.sum()))
-        if large:  # otherwise it is what the states began with
-            states["capacity"], states["list_start"] = room, tile_starts(room)[:-1]
+            self._set_room(states, measured=True)
             gpu.upload(states, self._states.pointer)
+        entries = gpu.empty(ENTRY.itemsize * int(states["capacity"].sum()))
         gpu.launch("count", self._pass(TRIANGLE), self._states.pointer, above, entries.pointer, histogram.pointer)
         gpu.launch("settle", num_classes, self._states.pointer, histogram.pointer, bound)
         gpu.launch(
@@ -184,19 +181,18 @@ class ClassBatch:
         states["m"] = self._sizes
         states["rank"] = [cutoff_rank(quantile, int(m)) for m in self._sizes]
         states["bins_lo"], states["bins_hi"] = -FARTHEST, FARTHEST
-        room = self._room(states, measured=False)
-        states["capacity"], states["list_start"] = room, tile_starts(room)[:-1]
+        self._set_room(states, measured=False)
         return states
 
-    def _room(self, states: np.ndarray, *, measured: bool) -> np.ndarray:
-        """Entries that each class's list can hold; none for classes that memory does not suffice for.   [C]"""
+    def _set_room(self, states: np.ndarray, *, measured: bool) -> None:
+        """How many entries each class's list can hold; none for classes that memory does not suffice for."""
         pairs = self._sizes * (self._sizes - 1) // 2
         wanted = 1.25 * states["expected"] if measured else _ROOM_SHARE * pairs
         room = np.minimum(pairs, np.maximum(wanted, _LEAST_ROOM)).astype(np.int64)
         if measured:
             limit = int(MEMORY_SHARE * self.gpu.free_bytes()) // ENTRY.itemsize
             room[np.cumsum(room) > limit] = 0
-        return room
+        states["capacity"], states["list_start"] = room, tile_starts(room)[:-1]
 
     def _sample(self, rounds: int, histogram: int, *, margin: float) -> None:
         starts = uploaded(self.gpu, tile_starts(sample_tiles(self._side, rounds)))
@@ -208,7 +204,7 @@ class ClassBatch:
         if shape == TRIANGLE:
             starts, total = self._tile_starts.pointer, int(self._tiles[-1])
         work = Work(self._offsets.pointer, starts, 0, total, rounds, columns=0, shape=shape)
-        return TilePass(loop_code(self.rows.loop), work, self.rows.tiles, self.rows.tiles)
+        return self.rows.tile_pass(work)
 
     def _downloaded_states(self) -> np.ndarray:
         return downloaded(self.gpu, self._states.pointer, self._num_classes, CLASS_STATE)
@@ -217,6 +213,3 @@ class ClassBatch:
 def undecided(status: np.ndarray) -> np.ndarray:
     """Classes that a careful second attempt may settle."""
     return np.flatnonzero(np.isin(status, (MISSED, OVERFLOW)))
-
-
-__all__ = ["OK", "ClassBatch", "PickedRows", "undecided"]

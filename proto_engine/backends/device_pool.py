@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .base import Pool
 from .device import (
     BINS,
     CLASS_STATE,
@@ -28,7 +27,7 @@ from .device import (
     uploaded,
 )
 from .device_density import FARTHEST, ClassBatch
-from .device_rows import ReadyRows, loop_code
+from .device_rows import ReadyRows
 from .exact import ExactPool, Inside, cutoff_and_density, float32_outwards
 
 SLAB_TILES = 256
@@ -164,7 +163,7 @@ class _Scan:
 
     def tile_pass(self, first: int, last: int) -> TilePass:
         work = Work(self._offsets.pointer, self._offsets.pointer + 16, first, last, 0, 0, TRIANGLE)
-        return TilePass(loop_code(self._rows.loop), work, self._rows.tiles, self._rows.tiles)
+        return self._rows.tile_pass(work)
 
     def count(self, first: int, last: int) -> None:
         self._gpu.launch(
@@ -220,7 +219,7 @@ def _extremes(
 
         def tile_pass(first: int, last: int) -> TilePass:
             work = Work(starts.pointer, starts.pointer + 16, first, last, 0, len(columns), RECTANGLE)  # noqa: B023
-            return TilePass(loop_code(rows.loop), work, tiles, column_tiles)  # noqa: B023
+            return rows.tile_pass(work)._replace(rows=tiles, columns=column_tiles)  # noqa: B023
 
         def near(first: int, last: int) -> int:
             # The greatest S of the columns lies within two bounds of the greatest s32; one more for rounding.
@@ -280,6 +279,3 @@ def _from_ordered(order: np.ndarray) -> np.ndarray:
     """float64 from the integers of the same order (pinned.cuh)."""
     top = np.uint64(1 << 63)
     return np.where(order >= top, order & ~top, ~order).view(np.float64)
-
-
-__all__ = ["DevicePool", "Pool"]

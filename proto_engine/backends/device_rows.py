@@ -18,7 +18,7 @@ import numpy as np
 
 from ..bank_formats import BFLOAT16
 from .base import error_bound
-from .device import DTYPES, LOOPS, Gpu, StoredRows, TileRows, uploaded
+from .device import DTYPES, LOOPS, Gpu, StoredRows, TilePass, TileRows, Work, uploaded
 
 CHUNK = 128  # elements that tensor cores sum before float32 takes over (kChunk)
 SPLIT_SCALE = 1024.0
@@ -112,6 +112,10 @@ class ReadyRows:
     bound: float  # |s32 - S| is at most this
     owners: list[Any] = field(default_factory=list)
 
+    def tile_pass(self, work: Work) -> TilePass:
+        """A pass over tiles of these rows against each other."""
+        return TilePass(LOOPS[self.loop], work, self.tiles, self.tiles)
+
     def part(self, start: int, stop: int) -> ReadyRows:
         """Rows ``start`` to ``stop``, without a copy."""
         stored, tiles = self.stored, self.tiles
@@ -167,7 +171,3 @@ def make_ready(rows: DeviceRows, squares: np.ndarray, loop: str) -> ReadyRows:
 
 def _is_safe(squares: np.ndarray) -> bool:
     return bool(_SAFE_SQUARES[0] <= squares.min() and squares.max() <= _SAFE_SQUARES[1])
-
-
-def loop_code(name: str) -> int:
-    return LOOPS[name]
