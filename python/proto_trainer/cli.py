@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", default="smp", choices=METHODS, help="smp: self-learning (default); see docs/training.md")
     noise_kinds = f"{', '.join(NOISE_KINDS)}; or none"
     add("--noise", default="none", metavar="KIND:RATE", help=f"add label noise: {noise_kinds} (default)")
+    add("--images", type=int, metavar="N", help="train on a part: so many images, the same share of every class")
     add("--epochs", type=int, metavar="E")
     add("--start-epoch", type=int, metavar="S", help="first epoch that is not plain cross-entropy (default: E / 3)")
     add("--seed", type=int, default=0, metavar="N")

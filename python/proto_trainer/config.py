@@ -37,6 +37,8 @@ class TrainConfig:
         Where the data lies.
     noise : NoiseSpec or None
         Noise to add to the labels of the training set.
+    images : int or None
+        Train on so many images only, see `train_on_part`.
     epochs, start_epoch : int
         Epochs are counted from 0; `start_epoch` is the first that begins with a correction phase,
         or the first in which another method does more than cross-entropy.
@@ -69,6 +71,7 @@ class TrainConfig:
     method: str = "smp"
     root: Path | None = None
     noise: NoiseSpec | None = None
+    images: int | None = None
     seed: int = 0
     momentum: float = 0.9
     alpha: float = 0.5
@@ -90,6 +93,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(f"{name} must be {least} or more, got {value}")
+        if self.images is not None and self.images < 1:
+            raise ConfigError(f"images must be 1 or more, got {self.images}")
         if self.samples_per_class is not None and self.samples_per_class < 1:
             raise ConfigError(f"samples_per_class must be 1 or more, or all, got {self.samples_per_class}")
         if self.start_epoch >= self.epochs:

@@ -74,7 +74,9 @@ def train(
         `config.out` cannot be written.
     """
     device = _device(config.device)
-    splits = load_dataset(config.data, config.root, download=download, image_size=config.image_size)
+    splits = load_dataset(
+        config.data, config.root, download=download, image_size=config.image_size, images=config.images
+    )
     train_set = add_noise(splits.train, config.noise, derive_seed(config.seed, "noise"))
     verified = find_verified(config, splits, train_set)
     checkpoint = _open_folder(config, resume)

@@ -14,6 +14,7 @@ from .food101n import load_food101n
 from .huggingface import HuggingFaceImages
 from .imagefolder import load_imagefolder
 from .noise import NOISE_KINDS, NoiseSpec, add_noise
+from .subset import train_on_part
 from .tensor import TensorImages
 
 DATASETS = ("digits", "fashion-mnist", "imagefolder", "clothing1m", "food101n", *CIFAR_DATASETS)
@@ -24,7 +25,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load_dataset(name: str, root: str | Path | None = None, *, download: bool = False, image_size: int = 224) -> Splits:
+def load_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    download: bool = False,
+    image_size: int = 224,
+    images: int | None = None,
+) -> Splits:
     """Load the training and the test set of a data set.
 
     Parameters
@@ -37,6 +45,8 @@ def load_dataset(name: str, root: str | Path | None = None, *, download: bool = 
         Fetch the files when they are missing (``fashion-mnist`` only).
     image_size : int
         Side of the images of ``imagefolder``, ``clothing1m`` and ``food101n``, in pixels.
+    images : int or None
+        Keep only so many training images, the same share of every class, see `train_on_part`.
 
     Returns
     -------
@@ -45,8 +55,12 @@ def load_dataset(name: str, root: str | Path | None = None, *, download: bool = 
     Raises
     ------
     ConfigError
-        Unknown name; missing, foreign or damaged files.
+        Unknown name; missing, foreign or damaged files; `images` from `train_on_part`.
     """
+    return train_on_part(_load(name, root, download=download, image_size=image_size), images)
+
+
+def _load(name: str, root: str | Path | None, *, download: bool, image_size: int) -> Splits:
     folder = None if root is None else Path(root)
     if folder is not None and not download and not folder.expanduser().is_dir():
         raise ConfigError(f"root must be a folder, got {str(root)!r}")

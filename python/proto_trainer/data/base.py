@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+
+Images = TypeVar("Images", bound="LabeledImages")
 
 
 class LabeledImages(Dataset):
@@ -61,6 +64,15 @@ class LabeledImages(Dataset):
         other = copy.copy(self)
         other.truth = self.given if self.truth is None else self.truth
         other.given = noisy.to(torch.int64)
+        return other
+
+    def subset(self: Images, rows: Tensor) -> Images:
+        """The images at `rows`, int64 [M], with their labels, in that order; `skipped` is left behind."""
+        other = copy.copy(self)
+        other.given = self.given[rows]
+        other.truth = None if self.truth is None else self.truth[rows]
+        other.paths = None if self.paths is None else [self.paths[i] for i in rows.tolist()]
+        other.skipped = ()
         return other
 
     def plain(self) -> LabeledImages:

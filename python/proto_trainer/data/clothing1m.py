@@ -77,7 +77,7 @@ def load_clothing1m(root: Path | None, *, image_size: int) -> Splits:
 def _verified(clean: FileImages, noisy_of: Mapping[str, int]) -> Verified:
     """The clean images that have a noisy label, which becomes the given one."""
     rows = [i for i, path in enumerate(clean.paths) if path in noisy_of]
-    images = clean.take(torch.tensor(rows, dtype=torch.int64))
+    images = clean.subset(torch.tensor(rows, dtype=torch.int64))
     images.truth = images.given
     images.given = torch.tensor([noisy_of[path] for path in images.paths], dtype=torch.int64)
     return Verified(images, images.given == images.truth, torch.full((len(rows),), -1))

@@ -73,15 +73,6 @@ class FileImages(LabeledImages):
         other.augment = False
         return other
 
-    def take(self, rows: Tensor) -> FileImages:
-        """The images at `rows`, int64 [M], with their labels, in that order."""
-        other = copy.copy(self)
-        other.paths = [self.paths[i] for i in rows.tolist()]
-        other.given = self.given[rows]
-        other.truth = None if self.truth is None else self.truth[rows]
-        other.skipped = ()
-        return other
-
     def decodable(self, name: str) -> FileImages:
         """The images that can be decoded; the others are counted in a warning and listed in `skipped`.
 
@@ -96,7 +87,7 @@ class FileImages(LabeledImages):
             raise ConfigError(f"{name}: none of the {len(self)} images that are listed can be read{first}")
         if not problems:
             return self
-        other = self.take(torch.tensor([i for i in range(len(self)) if i not in problems]))
+        other = self.subset(torch.tensor([i for i in range(len(self)) if i not in problems]))
         other.skipped = tuple((self.paths[i], reason) for i, reason in problems.items())
         report_skipped(name, other.skipped, len(self))
         before, left = (torch.bincount(part.given, minlength=self.num_classes) for part in (self, other))

@@ -112,4 +112,4 @@ def _verified(home: Path, file: str, listed: set[str], train: FileImages) -> Ver
             len(unknown), len(lines), file, ", ".join(unknown[:5]),
         )  # fmt: skip
     index = torch.tensor(rows, dtype=torch.int64)
-    return Verified(train.take(index), torch.tensor(right, dtype=torch.bool), index)
+    return Verified(train.subset(index), torch.tensor(right, dtype=torch.bool), index)

@@ -74,6 +74,12 @@ class HuggingFaceImages(LabeledImages):
         view = self._views.random if self.augment else self._views.plain
         return view(self._image(int(self._rows[i]))), self.given[i], i
 
+    def subset(self, rows: Tensor) -> HuggingFaceImages:
+        """See `LabeledImages.subset`."""
+        other = super().subset(rows)
+        other._rows = self._rows[rows]
+        return other
+
     def plain(self) -> HuggingFaceImages:
         """See `LabeledImages.plain`."""
         other = copy.copy(self)

@@ -56,6 +56,12 @@ class TensorImages(LabeledImages):
             images = self.augment(images)
         return images, self.given[index], index
 
+    def subset(self, rows: Tensor) -> TensorImages:
+        """See `LabeledImages.subset`; `mean` and `std` stay those of all images."""
+        other = super().subset(rows)
+        other.images = self.images[rows]
+        return other
+
     def plain(self) -> TensorImages:
         """See `LabeledImages.plain`."""
         other = copy.copy(self)
