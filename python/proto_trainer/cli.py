@@ -44,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_row(row: Row) -> None:
     labels = "" if row["label_accuracy"] is None else f"  label accuracy {row['label_accuracy']:.4f}"
-    seconds = sum(value for name, value in row.items() if name.endswith("_seconds") and value is not None)
+    seconds = {
+        name.removesuffix("_seconds"): value for name, value in row.items() if name.endswith("_seconds") and value
+    }
+    parts = (f"{part} {seconds[part]:.1f} s" for part in ("extract", "select", "score") if part in seconds)
+    phase = ", ".join(parts)
     print(
         f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  train {row['train_accuracy']:.4f}  "
-        f"test {row['test_accuracy']:.4f}  changed {row['label_changed']:.4f}{labels}  {seconds:.1f} s",
+        f"test {row['test_accuracy']:.4f}  changed {row['label_changed']:.4f}{labels}  {sum(seconds.values()):.1f} s"
+        f"{f' (correction: {phase})' if phase else ''}",
         flush=True,
     )
 
@@ -95,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--prototypes-per-class", type=int, metavar="N", help="(default 8)")
     add("--samples-per-class", type=_samples, metavar="N|all", help="images to pick them from (default 1280)")
     add("--selector", choices=SELECTORS, help="how smp picks prototypes (default density-peaks)")
+    add("--min-margin", type=float, metavar="COSINE", help="keep a label that leads by less (smp; default 0)")
+    add("--correct-every", type=int, metavar="K", help="epochs from one correction to the next (smp; default 1)")
     add("--prior-weight", type=float, help="of joint: weight of the class shares in the loss (default 1.2)")
     add("--entropy-weight", type=float, help="of joint: weight of the entropy in the loss (default 0.8)")
     add("--verified", type=Path, metavar="FILE", help="CSV index,correct or path,correct: labels looked at (cleannet)")

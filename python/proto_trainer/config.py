@@ -46,7 +46,7 @@ class TrainConfig:
     batch_size : int
     lr, momentum, weight_decay : float
         Of SGD; the rate is divided by 10 after each third of the epochs, as in the paper.
-    alpha, prototypes_per_class, samples_per_class, selector
+    alpha, prototypes_per_class, samples_per_class, selector, min_margin, correct_every
         See `LabelCorrector`; `selector` is one of `SELECTORS`.
     prior_weight, entropy_weight : float
         See `JointOptimization`.
@@ -78,6 +78,8 @@ class TrainConfig:
     prototypes_per_class: int = 8
     samples_per_class: int | None = 1280
     selector: str = "density-peaks"
+    min_margin: float = 0.0
+    correct_every: int = 1
     prior_weight: float = 1.2
     entropy_weight: float = 0.8
     verified: Path | None = None
@@ -88,6 +90,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("epochs", 1), ("start_epoch", 0), ("batch_size", 1), ("seed", 0), ("prototypes_per_class", 1),
+            ("correct_every", 1),
             ("image_size", 8), ("workers", 0),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -113,7 +116,7 @@ class TrainConfig:
             raise ConfigError(
                 f"epochs must be at least start_epoch + 2 with method joint: {self.start_epoch + 2}, got {self.epochs}"
             )
-        for name in ("lr", "weight_decay", "prior_weight", "entropy_weight"):
+        for name in ("lr", "weight_decay", "prior_weight", "entropy_weight", "min_margin"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number, 0 or more, got {value}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 import proto_engine as pe
 
 from .errors import ConfigError
-from .features import FeatureFunction, extract_features, model_device, model_features
+from .features import FeatureFunction, extract_bank, model_device, model_features
 from .losses import self_learning_loss
 from .seeding import derive_seed
 
@@ -62,12 +63,24 @@ class LabelCorrector:
         Images drawn per class to pick prototypes from, anew in each phase; None takes the whole class.
     cutoff_quantile, eta_max, selector, backend
         Passed on to `proto_engine.select_prototypes` (`selector` as its ``method``).
+    min_margin : float
+        An image keeps its given label where the best class leads the second by less than this cosine.
+    correct_every : int
+        Epochs from one phase to the next; those between train on the labels of the last phase.
+    candidates : array of int, [K], or None
+        Positions of images whose given label is known to be right: prototypes are picked among them first.
+    fixed : tuple (positions, labels), int64 [V] each, or None
+        Images whose corrected label is known, whatever they resemble.
     seed : int
         With the epoch number it decides which images are drawn.
     features : callable
         ``(model, images) -> Tensor [B, D]``; by default ``model.features(images)``.
     batch_size, workers : int
         For the pass that extracts the features.
+    memory_limit : int
+        Bytes; a larger feature bank is memory-mapped from an unnamed file in `folder`, see `extract_bank`.
+    folder : path or None
+        None: the system's folder for temporary files.
 
     Attributes
     ----------
@@ -95,10 +108,16 @@ class LabelCorrector:
         eta_max: float = 0.95,
         selector: str = "density-peaks",
         backend: str = "auto",
+        min_margin: float = 0.0,
+        correct_every: int = 1,
+        candidates: np.ndarray | None = None,
+        fixed: tuple[np.ndarray, np.ndarray] | None = None,
         seed: int = 0,
         features: FeatureFunction = model_features,
         batch_size: int = 256,
         workers: int = 0,
+        memory_limit: int = 4 * 2**30,
+        folder: str | Path | None = None,
     ) -> None:
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
@@ -106,6 +125,10 @@ class LabelCorrector:
             raise ConfigError(f"start_epoch must be 0 or more, got {start_epoch}")
         if not 0 <= alpha <= 1:
             raise ConfigError(f"alpha must lie in 0..1, got {alpha}")
+        if correct_every < 1:
+            raise ConfigError(f"correct_every must be 1 or more, got {correct_every}")
+        if not min_margin >= 0:
+            raise ConfigError(f"min_margin must be 0 or more, got {min_margin}")
         self.num_classes = num_classes
         self.start_epoch = start_epoch
         self.alpha = alpha
@@ -117,10 +140,16 @@ class LabelCorrector:
             "method": selector,
         }
         self.backend = backend
+        self.min_margin = min_margin
+        self.correct_every = correct_every
+        self.candidates = candidates
+        self.fixed = fixed
         self.seed = seed
         self.features = features
         self.batch_size = batch_size
         self.workers = workers
+        self.memory_limit = memory_limit
+        self.folder = folder
         self.corrections: pe.Corrections | None = None
         self._corrected: Tensor | None = None  # int64 [N], in data set order, on the device of the model
 
@@ -141,18 +170,27 @@ class LabelCorrector:
         Returns
         -------
         CorrectionPhase or None
-            None before `start_epoch`: nothing was done.
+            None where nothing was done: before `start_epoch`, and between two phases.
 
         Raises
         ------
         ValueError
-            From `extract_features` or the engine: wrong shapes, labels out of range.
+            From `extract_bank` or the engine: wrong shapes, labels out of range.
+        OSError
+            From `extract_bank`: no room for the feature bank.
         """
-        if epoch < self.start_epoch:
+        if not self._is_due(epoch):
             return None
         started = time.perf_counter()
-        bank, given = extract_features(
-            model, dataset, features=self.features, batch_size=self.batch_size, workers=self.workers
+        bank, given = extract_bank(
+            model,
+            dataset,
+            features=self.features,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            memory_limit=self.memory_limit,
+            folder=self.folder,
+            title=f"epoch {epoch}: extracting features",
         )
         extracted = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:  # once per phase, with its epoch, into the log
@@ -164,14 +202,23 @@ class LabelCorrector:
                 seed=derive_seed(self.seed, "pools", epoch),
                 backend=self.backend,
                 on_bad_rows="keep-label",
+                candidates=self.candidates,
                 **self.selection,
             )
         for warning in caught:
             logger.warning("epoch %d: %s", epoch, warning.message)
         selected = time.perf_counter()
         corrections = pe.correct_labels(
-            bank, given, prototypes, backend=self.backend, on_bad_rows="keep-label", progress=False
+            bank,
+            given,
+            prototypes,
+            backend=self.backend,
+            min_margin=self.min_margin,
+            on_bad_rows="keep-label",
+            progress=False,
         )
+        if self.fixed is not None:
+            corrections = _with_known_labels(corrections, *self.fixed)
         scored = time.perf_counter()
         unusable = int(np.isnan(corrections.score).sum())
         if unusable:  # a dead network gives many of these; one strange image must not end a long run
@@ -179,6 +226,11 @@ class LabelCorrector:
         self.corrections = corrections
         self._corrected = torch.from_numpy(corrections.labels.astype(np.int64)).to(model_device(model))
         return CorrectionPhase(epoch, corrections, extracted - started, selected - extracted, scored - selected)
+
+    def _is_due(self, epoch: int) -> bool:
+        """A corrector that has no labels yet does not wait for the next multiple."""
+        late = epoch - self.start_epoch
+        return late >= 0 and (self._corrected is None or late % self.correct_every == 0)
 
     def targets(self, index: Tensor) -> Tensor:
         """The corrected labels of these positions in the data set.
@@ -224,3 +276,10 @@ class LabelCorrector:
         """Take up the corrected labels of an earlier `state_dict`."""
         self._corrected = state.get("corrected")
         self.corrections = None
+
+
+def _with_known_labels(corrections: pe.Corrections, rows: np.ndarray, labels: np.ndarray) -> pe.Corrections:
+    """Corrections whose `rows` have the `labels` that are known, [V] each."""
+    corrected = corrections.labels.copy()
+    corrected[rows] = labels
+    return replace(corrections, labels=corrected, changed=corrected != corrections.given)

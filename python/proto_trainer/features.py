@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+import proto_engine as pe
+
+from .bank_writer import BankWriter
 from .data.base import make_loader
 
 FeatureFunction = Callable[[nn.Module, Tensor], Tensor]
@@ -61,7 +66,7 @@ def extract_features(
     batch_size: int = 256,
     workers: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The feature bank of a data set and its given labels, row i belonging to item i.
+    """The features of a data set as the model gives them, and its given labels, row i belonging to item i.
 
     Parameters
     ----------
@@ -78,7 +83,7 @@ def extract_features(
 
     Returns
     -------
-    bank : ndarray, float32 [N, D]
+    features : ndarray, float32 [N, D]
     labels : ndarray, int64 [N]
 
     Raises
@@ -87,11 +92,98 @@ def extract_features(
         An item's index is not its position (a `Subset` of an indexed data set, say), or the features are
         not [B, D].
     """
-    dataset = without_augmentation(dataset)
     num_samples = len(dataset)  # type: ignore[arg-type]
-    device = model_device(model)
-    bank = np.empty((0, 0), dtype=np.float32)
+    matrix = np.empty((0, 0), dtype=np.float32)
     labels = np.empty(num_samples, dtype=np.int64)
+    with contextlib.closing(feature_batches(model, dataset, features, batch_size, workers)) as batches:
+        for start, rows, given in batches:
+            if start == 0:
+                matrix = np.empty((num_samples, rows.shape[1]), dtype=np.float32)
+            matrix[start : start + len(rows)] = rows.cpu().numpy()
+            labels[start : start + len(rows)] = given
+    return matrix, labels
+
+
+def extract_bank(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    features: FeatureFunction = model_features,
+    batch_size: int = 256,
+    workers: int = 0,
+    memory_limit: int = 4 * 2**30,
+    folder: str | Path | None = None,
+    title: str = "extracting features",
+) -> tuple[pe.FeatureBank, np.ndarray]:
+    """The feature bank of a data set, float16, and its given labels: what label correction works on.
+
+    Each row is scaled by a power of two, so that no value leaves the range of float16: cosines do not see it, and
+    what is lost is the rounding to 11 bits alone. Half the memory and half the traffic of float32.
+
+    Parameters
+    ----------
+    model, dataset, features, batch_size, workers
+        See `extract_features`.
+    memory_limit : int
+        Bytes. A larger bank is written to an unnamed file in `folder` and memory-mapped.
+    folder : path or None
+        None: the system's folder for temporary files.
+    title : str
+        What the progress bar says, which appears on a terminal when it takes more than a few seconds.
+
+    Returns
+    -------
+    bank : FeatureBank, float16 [N, D]
+    labels : ndarray, int64 [N]
+
+    Raises
+    ------
+    ValueError
+        See `extract_features`.
+    OSError
+        The file does not fit into `folder`; found out before the first image is read.
+    """
+    num_samples = len(dataset)  # type: ignore[arg-type]
+    labels = np.empty(num_samples, dtype=np.int64)
+    with (
+        BankWriter(num_samples, memory_limit, folder) as writer,
+        contextlib.closing(feature_batches(model, dataset, features, batch_size, workers)) as batches,
+        tqdm(total=num_samples, desc=title, unit=" images", delay=3, leave=False, disable=None) as bar,
+    ):
+        for start, rows, given in batches:
+            writer.append(to_half(rows).cpu().numpy())
+            labels[start : start + len(rows)] = given
+            bar.update(len(rows))
+        return writer.bank(), labels
+
+
+def to_half(rows: Tensor) -> Tensor:
+    """Rows in float16, each divided by the power of two that brings its largest value into [0.5, 1).
+
+    Parameters
+    ----------
+    rows : Tensor, float32 [B, D]
+        A row that is not finite stays so.
+
+    Returns
+    -------
+    Tensor, float16 [B, D]
+    """
+    largest = rows.abs().amax(dim=1, keepdim=True)  # [B, 1]
+    exponent = torch.frexp(torch.where(largest.isfinite(), largest, 1.0)).exponent
+    # within the bounds the factor is a normal number, and what lies beyond them still fits
+    return torch.ldexp(rows, -exponent.clamp(-120, 126)).half()
+
+
+def feature_batches(
+    model: nn.Module, dataset: Dataset, features: FeatureFunction, batch_size: int, workers: int
+) -> Generator[tuple[int, Tensor, np.ndarray], None, None]:
+    """Position, features (float32 [B, D], on the device of the model) and given labels of each batch, in order.
+
+    To be closed by whoever takes from it: until then the model is in eval mode, and torch in inference mode.
+    """
+    dataset = without_augmentation(dataset)
+    device = model_device(model)
     start = 0
     with evaluation_mode(model), torch.inference_mode():
         for images, given, *index in make_loader(dataset, batch_size, workers=workers):
@@ -104,9 +196,5 @@ def extract_features(
                     "dataset must give each item its own position as index; "
                     f"items {start}..{stop - 1} came with other numbers"
                 )
-            if start == 0:
-                bank = np.empty((num_samples, rows.shape[1]), dtype=np.float32)
-            bank[start:stop] = rows.float().cpu().numpy()
-            labels[start:stop] = given.numpy()
+            yield start, rows.float(), given.numpy()
             start = stop
-    return bank, labels

@@ -232,6 +232,8 @@ def test_update_refuses_labels_out_of_range(clusters):
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
         ({"start_epoch": -1}, "start_epoch must be 0 or more, got -1"),
         ({"alpha": 1.5}, "alpha must lie in 0..1, got 1.5"),
+        ({"correct_every": 0}, "correct_every must be 1 or more, got 0"),
+        ({"min_margin": -0.1}, "min_margin must be 0 or more, got -0.1"),
     ],
 )
 def test_corrector_refuses_bad_settings(settings, message):
@@ -254,3 +256,45 @@ def test_engine_warnings_are_logged_with_the_epoch(clusters, caplog, recwarn):
     corrector_for(dataset, eta_max=0.5).update(model, dataset, epoch=3)
     assert "epoch 3: eta_max turned down more than half" in caplog.text
     assert [str(warning.message) for warning in recwarn if "eta_max" in str(warning.message)] == []
+
+
+def test_phases_come_every_so_many_epochs(clusters, engine_calls):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, start_epoch=1, correct_every=3)
+    ran = [epoch for epoch in range(9) if corrector.update(model, dataset, epoch) is not None]
+    assert ran == [1, 4, 7] and len(engine_calls) == 3
+
+
+def test_corrector_without_labels_does_not_wait_for_the_next_phase(clusters):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, start_epoch=1, correct_every=3)
+    assert corrector.update(model, dataset, 3) is not None
+    assert corrector.update(model, dataset, 4) is not None and corrector.update(model, dataset, 5) is None
+
+
+def test_labels_of_a_small_margin_are_kept(clusters):
+    dataset, model = clusters
+    phase = corrector_for(dataset).update(model, dataset, epoch=0)
+    margin = phase.corrections.margin
+    middle = float(np.median(margin[phase.corrections.changed]))
+    kept = corrector_for(dataset, min_margin=middle).update(model, dataset, epoch=0).corrections
+    expected = np.where(margin < middle, phase.corrections.given, phase.corrections.labels)
+    np.testing.assert_array_equal(kept.labels, expected)
+    assert 0 < kept.changed.sum() < phase.corrections.changed.sum()
+
+
+def test_known_labels_are_pinned(clusters):
+    dataset, model = clusters
+    free = corrector_for(dataset).update(model, dataset, epoch=0).corrections
+    rows = np.flatnonzero(free.changed)[:2]
+    corrector = corrector_for(dataset, fixed=(rows, free.given[rows]))
+    pinned = corrector.update(model, dataset, epoch=0).corrections
+    assert pinned.changed.sum() == free.changed.sum() - 2 and not pinned.changed[rows].any()
+    assert torch.equal(corrector.targets(torch.from_numpy(rows)), dataset.given[rows])
+
+
+def test_candidates_reach_the_engine(clusters, engine_calls):
+    dataset, model = clusters
+    right = np.flatnonzero((dataset.given == dataset.truth).numpy())[:20]
+    corrector_for(dataset, candidates=right).update(model, dataset, epoch=0)
+    np.testing.assert_array_equal(engine_calls[0]["candidates"], right)

@@ -26,6 +26,7 @@ def test_every_option_reaches_the_config(tmp_path):
     options = (
         "--method ce --noise instance:0.2 --start-epoch 0 --seed 7 --model resnet18 --batch-size 16 --lr 0.3 "
         "--weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
+        "--min-margin 0.01 --correct-every 2 "
         "--selector kmeans++ --prior-weight 2.4 --entropy-weight 0.5 --image-size 64 --workers 3"
     )
     args = cli._parser().parse_args([*QUICK, *options.split(), "--root", str(tmp_path), "--out", str(tmp_path)])
@@ -37,6 +38,7 @@ def test_every_option_reaches_the_config(tmp_path):
         "weight_decay": 0.01, "method": "ce", "noise": "instance:0.2",
         "seed": 7, "momentum": 0.9, "alpha": 0.25,
         "prototypes_per_class": 4, "samples_per_class": 100, "selector": "kmeans++",
+        "min_margin": 0.01, "correct_every": 2,
         "prior_weight": 2.4, "entropy_weight": 0.5, "image_size": 64, "workers": 3,
     }  # fmt: skip
 

@@ -68,6 +68,9 @@ def build_method(config: TrainConfig, num_classes: int, verified: VerifiedLabels
             prototypes_per_class=config.prototypes_per_class,
             samples_per_class=config.samples_per_class,
             selector=config.selector,
+            min_margin=config.min_margin,
+            correct_every=config.correct_every,
+            folder=config.out,
             seed=derive_seed(config.seed, "correction"),
             **passes,
         )
