@@ -195,16 +195,7 @@ class LabelCorrector:
         extracted = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:  # once per phase, with its epoch, into the log
             warnings.simplefilter("always")
-            prototypes = pe.select_prototypes(
-                bank,
-                given,
-                num_classes=self.num_classes,
-                seed=derive_seed(self.seed, "pools", epoch),
-                backend=self.backend,
-                on_bad_rows="keep-label",
-                candidates=self.candidates,
-                **self.selection,
-            )
+            prototypes = self._select(model, bank, given, derive_seed(self.seed, "pools", epoch))
         for warning in caught:
             logger.warning("epoch %d: %s", epoch, warning.message)
         selected = time.perf_counter()
@@ -226,6 +217,19 @@ class LabelCorrector:
         self.corrections = corrections
         self._corrected = torch.from_numpy(corrections.labels.astype(np.int64)).to(model_device(model))
         return CorrectionPhase(epoch, corrections, extracted - started, selected - extracted, scored - selected)
+
+    def _select(self, model: nn.Module, bank: pe.FeatureBank, given: np.ndarray, seed: int) -> pe.Prototypes:
+        """Prototypes of each class; a subclass may know more about the images than their given labels."""
+        return pe.select_prototypes(
+            bank,
+            given,
+            num_classes=self.num_classes,
+            seed=seed,
+            backend=self.backend,
+            on_bad_rows="keep-label",
+            candidates=self.candidates,
+            **self.selection,
+        )
 
     def _is_due(self, epoch: int) -> bool:
         """A corrector that has no labels yet does not wait for the next multiple."""
