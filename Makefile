@@ -60,7 +60,7 @@ $(VENV)/.stack: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
 	$(BIN)/pip install -q -c constraints.txt "pybind11>=3,<4" cmake ninja ruff mypy clang-format pre-commit \
-	    `$(BIN)/python .ci/requirements.py train test cuda12 bench`
+	    `$(BIN)/python .ci/requirements.py train test cuda12 bench integrations`
 	touch $@
 
 $(VENV)/.package: $(VENV)/.stack setup.py $(NATIVE)
