@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = ("csrc", "proto_engine", "benchmarks/*.py")
 PACKAGES = (
     "proto_engine",
     "numpy",
@@ -122,16 +123,19 @@ def peak_memory(call: Callable[[], Any]) -> tuple[int, int] | None:
     return max(0, peak - before), max(peak, peak_before)
 
 
-def provenance(arguments: Sequence[str], about: dict[str, Any] | None = None) -> dict[str, Any]:
+def provenance(
+    arguments: Sequence[str], about: dict[str, Any] | None = None, *, code: Sequence[str] = CODE
+) -> dict[str, Any]:
     """What every row of one run has in common: when, what code, which command, on what device.
 
-    ``about`` says what the device is; by default the host. A copy of the tree without its history, such as
+    ``about`` says what the device is; by default the host. ``code`` is what the row depends on: it is ``dirty``
+    where this differs from the commit. A copy of the tree without its history, such as
     one that was sent to a machine with a GPU, takes the commit from ``PROTO_ENGINE_COMMIT``.
     """
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short=12", "HEAD") or os.environ.get("PROTO_ENGINE_COMMIT"),
-        "dirty": bool(_git("status", "--porcelain", "--", "csrc", "proto_engine", "benchmarks/*.py")),
+        "dirty": bool(_git("status", "--porcelain", "--", *code)),
         "command": _command(arguments),
         **(about or {"on": "cpu", "device": device_name(), "driver": None, "l3_bytes": l3_bytes()}),
         "load_before": round(os.getloadavg()[0], 2),

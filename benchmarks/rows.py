@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ FAILED = "failed"  # stopped with an error
 
 
 def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add whole lines to a JSONL file: one write at its end, then fsync.
+    """Add whole lines to a JSONL file: one write at its end, then fsync; other processes may do so meanwhile.
 
     A line that an interrupted writer left unfinished is closed first; `read_rows` then names it.
     """
@@ -25,6 +26,7 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody writes between the look at the end and the write
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             lines = b"\n" + lines
