@@ -104,7 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--correct-every", type=int, metavar="K", help="epochs from one correction to the next (smp; default 1)")
     add("--prior-weight", type=float, help="of joint: weight of the class shares in the loss (default 1.2)")
     add("--entropy-weight", type=float, help="of joint: weight of the entropy in the loss (default 0.8)")
-    add("--verified", type=Path, metavar="FILE", help="CSV index,correct or path,correct: labels looked at (cleannet)")
+    add(
+        "--verified",
+        metavar="FILE|dataset",
+        help="labels looked at: CSV index,correct or path,correct, perhaps label (smp, forward, cleannet)",
+    )
+    add(
+        "--clean",
+        metavar="FILE|dataset",
+        help="fine-tune at the end on right labels: CSV index,label or path,label",
+    )
+    add("--clean-epochs", type=int, metavar="E", help="epochs of fine-tuning (default: a third of --epochs)")
     add(
         "--image-size",
         type=int,

@@ -12,13 +12,29 @@ from .data.noise import NoiseSpec
 from .errors import ConfigError
 
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
-# What the verified labels are is in the checkpoint of the methods that use them.
-_PLACES = ("out", "root", "device", "verified")
+# What the verified and clean labels are goes into a checkpoint as the hash of their content.
+_PLACES = ("out", "root", "device", "verified", "clean")
 
 # Methods whose first epochs must be plain ones: they learn something about the labels from them.
 _WARM_UP_METHODS = ("forward", "joint")
 
 VERIFIED_METHODS = ("cleannet-hard", "cleannet-soft")
+
+# In place of a file: what the data set comes with.
+FROM_DATA_SET = "dataset"
+
+# Options that mean nothing to the other methods: giving them is an error, not a wish that goes unheard.
+OPTION_METHODS = {
+    "alpha": ("smp",),
+    "prototypes_per_class": ("smp",),
+    "samples_per_class": ("smp", *VERIFIED_METHODS),
+    "selector": ("smp",),
+    "min_margin": ("smp",),
+    "correct_every": ("smp",),
+    "prior_weight": ("joint",),
+    "entropy_weight": ("joint",),
+    "verified": (*VERIFIED_METHODS, "smp", "forward"),
+}
 
 SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
 
@@ -50,8 +66,14 @@ class TrainConfig:
         See `LabelCorrector`; `selector` is one of `SELECTORS`.
     prior_weight, entropy_weight : float
         See `JointOptimization`.
-    verified : Path or None
-        Labels that somebody has looked at, see `proto_trainer.methods.read_verified`; for `VERIFIED_METHODS`.
+    verified : Path, "dataset" or None
+        Labels that somebody has looked at: a file, see `proto_trainer.methods.read_verified`, or those that
+        the data set comes with. `VERIFIED_METHODS` use the latter when it is None.
+    clean : Path, "dataset" or None
+        Images with right labels to fine-tune on: a file, see `proto_trainer.methods.read_clean`, or those
+        that the data set comes with.
+    clean_epochs : int or None
+        So many epochs of fine-tuning follow the `epochs`; given if and only if `clean` is.
     image_size : int
         Side of the images of an ``imagefolder``.
     workers : int
@@ -82,7 +104,9 @@ class TrainConfig:
     correct_every: int = 1
     prior_weight: float = 1.2
     entropy_weight: float = 0.8
-    verified: Path | None = None
+    verified: Path | str | None = None
+    clean: Path | str | None = None
+    clean_epochs: int | None = None
     image_size: int = 224
     workers: int = 0
     device: str = "auto"
@@ -106,8 +130,12 @@ class TrainConfig:
             )
         if self.method in _WARM_UP_METHODS and self.start_epoch == 0:
             raise ConfigError(f"start_epoch must be 1 or more with method {self.method}, which needs a trained network")
-        if self.verified is not None and self.method not in VERIFIED_METHODS:
-            raise ConfigError(f"verified is for the methods {', '.join(VERIFIED_METHODS)}, got method {self.method}")
+        if self.verified is not None:
+            need_method_with("verified", self.method)
+        if (self.clean is None) != (self.clean_epochs is None):
+            raise ConfigError(f"clean_epochs goes with clean, got {self.clean_epochs} with clean {self.clean}")
+        if self.clean_epochs is not None and self.clean_epochs < 1:
+            raise ConfigError(f"clean_epochs must be 1 or more, got {self.clean_epochs}")
         if self.selector not in SELECTORS:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if not 0 <= self.alpha <= 1:
@@ -120,6 +148,11 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a finite number, 0 or more, got {value}")
+
+    @property
+    def all_epochs(self) -> int:
+        """Those of the method, and those of fine-tuning on clean images."""
+        return self.epochs + (self.clean_epochs or 0)
 
     @property
     def eval_batch_size(self) -> int:
@@ -135,6 +168,15 @@ class TrainConfig:
         settings = {name: value for name, value in asdict(self).items() if name not in _PLACES}
         settings["noise"] = "none" if self.noise is None else str(self.noise)
         return settings
+
+
+def need_method_with(option: str, method: str) -> None:
+    """Refuse an option that `method` does not know, see `OPTION_METHODS`."""
+    methods = OPTION_METHODS.get(option)
+    if methods is not None and method not in methods:
+        raise ConfigError(
+            f"{option} is for the method{'s' if len(methods) > 1 else ''} {', '.join(methods)}, got method {method}"
+        )
 
 
 def tenth_each_third(lr: float, epoch: int, epochs: int) -> float:
@@ -169,6 +211,7 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     """The recipe of a data set, overruled by `settings` (those that are None count as not given).
 
     Without a `start_epoch` correction starts after a third of the epochs, the paper's proportion (5 of 15).
+    Without `clean_epochs` a third as many epochs of fine-tuning follow when there is `clean`.
 
     Raises
     ------
@@ -178,11 +221,16 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     if data not in RECIPES:
         raise ConfigError(f"data must be one of {', '.join(RECIPES)}, got {data!r}")
     merged = {**RECIPES[data], **{name: value for name, value in settings.items() if value is not None}}
+    for name, value in settings.items():
+        if value is not None:
+            need_method_with(name, merged.get("method", TrainConfig.method))
     if merged.get("samples_per_class") == "all":
         merged["samples_per_class"] = None
     least = 1 if merged.get("method") in _WARM_UP_METHODS else 0
     merged.setdefault("start_epoch", max(merged["epochs"] // 3, least))
-    for name in ("root", "verified"):
-        if merged.get(name) is not None:
+    if merged.get("clean") is not None:
+        merged.setdefault("clean_epochs", max(merged["epochs"] // 3, 1))
+    for name in ("root", "verified", "clean"):
+        if merged.get(name) is not None and (name == "root" or merged[name] != FROM_DATA_SET):
             merged[name] = Path(merged[name])
     return TrainConfig(data=data, out=Path(out), **merged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,10 @@ from .seeding import derive_seed, temporary_seed
 
 @dataclass
 class Run:
-    """The settings and data of a run, and the things that change from epoch to epoch."""
+    """The settings and data of a run, and the things that change from epoch to epoch.
+
+    `supervision` are the hashes of what is known about single labels: ``verified_sha256``, ``clean_sha256``.
+    """
 
     config: TrainConfig
     train_set: LabeledImages
@@ -29,6 +32,7 @@ class Run:
     method: Method
     optimizer: torch.optim.Optimizer
     device: torch.device
+    supervision: dict[str, str] = field(default_factory=dict)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "num_classes": run.train_set.num_classes,
         "num_samples": len(run.train_set),
         "given_labels_sha256": hashlib.sha256(given).hexdigest(),
+        **run.supervision,
     }
 
 
@@ -80,4 +85,12 @@ def start_afresh(run: Run, epoch: int) -> None:
     with temporary_seed(derive_seed(run.config.seed, "model", epoch), run.device):
         fresh = build_model(run.config.model, num_classes=run.train_set.num_classes, image_shape=shape)
     run.model.load_state_dict(fresh.state_dict())
+    run.optimizer.state.clear()
+
+
+def take_over(run: Run) -> None:
+    """Let the run go on with the network that a user would get now, and an optimizer without a past."""
+    network = run.method.evaluated(run.model)
+    if network is not run.model:
+        run.model.load_state_dict(network.state_dict())
     run.optimizer.state.clear()

@@ -21,9 +21,9 @@ from .data import LabeledImages, add_noise, load_dataset, make_loader
 from .epoch_log import EpochLog, Row, write_suggestions
 from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
-from .methods import build_method, find_verified
+from .methods import build_method, find_clean, find_verified
 from .models import FeatureClassifier, build_model
-from .run import Run, restore, snapshot, start_afresh
+from .run import Run, restore, snapshot, start_afresh, take_over
 from .seeding import derive_seed, deterministic
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,9 @@ def train(
     )
     train_set = add_noise(splits.train, config.noise, derive_seed(config.seed, "noise"))
     verified = find_verified(config, splits, train_set)
+    clean = find_clean(config, splits, train_set)
+    supervision = {} if verified is None else {"verified_sha256": verified.sha256(train_set)}
+    supervision |= {} if clean is None else {"clean_sha256": clean.sha256()}
     checkpoint = _open_folder(config, resume)
     with deterministic(derive_seed(config.seed, "model"), device):
         model = build_model(config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape)
@@ -86,12 +89,12 @@ def train(
         optimizer = torch.optim.SGD(
             model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        method = build_method(config, train_set.num_classes, verified)
-        run = Run(config, train_set, splits.test, model, method, optimizer, device)
+        method = build_method(config, train_set.num_classes, verified, clean)
+        run = Run(config, train_set, splits.test, model, method, optimizer, device, supervision)
         rows = [] if checkpoint is None else restore(run, checkpoint)
         log = EpochLog(config.out, rows)
         try:
-            for epoch in range(len(rows), config.epochs):
+            for epoch in range(len(rows), config.all_epochs):
                 row = _one_epoch(run, epoch)
                 log.add(row)
                 is_best = all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in log.rows[:-1])
@@ -109,6 +112,8 @@ def train(
 
 def _one_epoch(run: Run, epoch: int) -> Row:
     """Prepare (correct), train, test."""
+    if run.method.takes_over(epoch):
+        take_over(run)
     phase = run.method.before_epoch(run.model, run.train_set, epoch)
     if phase is not None:
         write_suggestions(run.config.out / "corrected.parquet", phase.corrections, run.train_set)
@@ -146,8 +151,9 @@ def _train_on_all_batches(run: Run, epoch: int) -> tuple[float, float]:
     """One pass of SGD; the mean loss, and the accuracy against the given labels as seen while training."""
     for group in run.optimizer.param_groups:
         group["lr"] = run.method.lr_at(run.config, epoch)
+    images_of_epoch = run.method.images(run.train_set)
     loader = make_loader(
-        run.train_set,
+        images_of_epoch,
         run.config.batch_size,
         shuffle_seed=derive_seed(run.config.seed, "order", epoch),
         workers=run.config.workers,
@@ -166,7 +172,7 @@ def _train_on_all_batches(run: Run, epoch: int) -> tuple[float, float]:
         total_loss += value * len(index)
         correct += int((logits.argmax(dim=1) == given).sum())
     _check_weights(run.model, epoch)
-    return total_loss / len(run.train_set), correct / len(run.train_set)
+    return total_loss / len(images_of_epoch), correct / len(images_of_epoch)
 
 
 def _check_weights(model: nn.Module, epoch: int) -> None:

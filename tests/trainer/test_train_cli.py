@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from proto_trainer import TrainingDiverged, cli
@@ -9,10 +11,10 @@ from proto_trainer import TrainingDiverged, cli
 QUICK = ["--data", "digits", "--epochs", "2", "--device", "cpu"]
 
 
-@pytest.mark.parametrize("method", ["ce", "smp"])
+@pytest.mark.parametrize("method", ["--method ce", "--method smp --samples-per-class all"])
 def test_command_runs_to_the_end(tmp_path, capsys, method):
     out = tmp_path / "run"
-    options = ["--method", method, "--noise", "pairflip:0.3", "--samples-per-class", "all", "--start-epoch", "1"]
+    options = [*method.split(), "--noise", "pairflip:0.3", "--start-epoch", "1"]
     assert cli.main([*QUICK, *options, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "epoch   1" in printed and "label accuracy" in printed and f"results in {out}" in printed
@@ -24,23 +26,28 @@ def test_command_runs_to_the_end(tmp_path, capsys, method):
 
 def test_every_option_reaches_the_config(tmp_path):
     options = (
-        "--method ce --noise instance:0.2 --start-epoch 0 --seed 7 --model resnet18 --batch-size 16 --lr 0.3 "
+        "--method smp --noise instance:0.2 --images 900 --start-epoch 0 --seed 7 --model resnet18 --batch-size 16 "
+        "--lr 0.3 "
         "--weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
         "--min-margin 0.01 --correct-every 2 "
-        "--selector kmeans++ --prior-weight 2.4 --entropy-weight 0.5 --image-size 64 --workers 3"
+        "--selector kmeans++ --verified dataset --clean c.csv --clean-epochs 3 --image-size 64 --workers 3"
     )
     args = cli._parser().parse_args([*QUICK, *options.split(), "--root", str(tmp_path), "--out", str(tmp_path)])
     config = cli._config(args)
     identity = config.identity()
     assert (config.root, config.out, config.device) == (tmp_path, tmp_path, "cpu")
+    assert (config.verified, config.clean) == ("dataset", Path("c.csv"))
     assert identity == {
         "data": "digits", "model": "resnet18", "epochs": 2, "start_epoch": 0, "batch_size": 16, "lr": 0.3,
-        "weight_decay": 0.01, "method": "ce", "noise": "instance:0.2",
+        "weight_decay": 0.01, "method": "smp", "noise": "instance:0.2", "images": 900,
         "seed": 7, "momentum": 0.9, "alpha": 0.25,
         "prototypes_per_class": 4, "samples_per_class": 100, "selector": "kmeans++",
         "min_margin": 0.01, "correct_every": 2,
-        "prior_weight": 2.4, "entropy_weight": 0.5, "image_size": 64, "workers": 3,
+        "prior_weight": 1.2, "entropy_weight": 0.8, "clean_epochs": 3, "image_size": 64, "workers": 3,
     }  # fmt: skip
+    options = "--method joint --epochs 3 --prior-weight 2.4 --entropy-weight 0.5"
+    config = cli._config(cli._parser().parse_args([*QUICK, *options.split(), "--out", str(tmp_path)]))
+    assert (config.method, config.prior_weight, config.entropy_weight) == ("joint", 2.4, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,16 @@ def test_every_option_reaches_the_config(tmp_path):
         (["--data", "fashion-mnist", "--root", "/nowhere"], "root must be a folder, got '/nowhere'"),
         (["--data", "imagefolder"], "root must be given for imagefolder"),
         (["--batch-size", "-1"], "batch_size must be 1 or more, got -1"),
+        (["--method", "ce", "--alpha", "0.5"], "alpha is for the method smp, got method ce"),
+        (["--method", "mlnt", "--selector", "kmeans++"], "selector is for the method smp, got method mlnt"),
+        (["--prior-weight", "1"], "prior_weight is for the method joint, got method smp"),
+        (
+            ["--method", "joint", "--samples-per-class", "all"],
+            "samples_per_class is for the methods smp, cleannet-hard, cleannet-soft, got method joint",
+        ),
+        (["--clean-epochs", "1"], "clean_epochs goes with clean, got 1 with clean None"),
+        (["--clean", "dataset"], "clean must be a file: digits comes without clean training images"),
+        (["--verified", "dataset"], "verified must be given as a file: digits comes without"),
         (["--device", "abacus"], "device must be auto or a device that torch can use, got 'abacus'"),
     ],
 )

@@ -18,10 +18,14 @@ Network = TypeVar("Network", bound=nn.Module)
 class Method:
     """One way to learn from noisy labels. A subclass overrides the hooks it needs.
 
-    The loop calls, in this order: `before_epoch`; `begins_afresh` and `lr_at`; `batch_loss` for every batch;
-    `after_epoch`; and once, after the last epoch, `suggestions`. What must survive an interruption goes into
-    `state_dict`.
+    The loop calls, in this order: `takes_over`; `before_epoch`; `begins_afresh`, `images` and `lr_at`;
+    `batch_loss` for every batch; `after_epoch`; and once, after the last epoch, `suggestions`. What must
+    survive an interruption goes into `state_dict`.
     """
+
+    def takes_over(self, epoch: int) -> bool:
+        """Whether this epoch goes on with the network of `evaluated`, and an optimizer that knows nothing."""
+        return False
 
     def before_epoch(self, model: nn.Module, dataset: LabeledImages, epoch: int) -> CorrectionPhase | None:
         """Prepare an epoch. A method that corrects labels returns the phase that it ran."""
@@ -30,6 +34,10 @@ class Method:
     def begins_afresh(self, epoch: int) -> bool:
         """Whether this epoch trains a new network, with weights and an optimizer that know nothing."""
         return False
+
+    def images(self, dataset: LabeledImages) -> LabeledImages:
+        """What this epoch trains on; `dataset` is the training set."""
+        return dataset
 
     def lr_at(self, config: TrainConfig, epoch: int) -> float:
         """The learning rate of an epoch: a function of its arguments alone."""
@@ -45,7 +53,7 @@ class Method:
         images : Tensor, float [B, K, H, W]
         given : Tensor, int64 [B]
         index : Tensor, int64 [B]
-            Positions in the data set.
+            Positions in the data set that `images` gives.
         """
         raise NotImplementedError
 

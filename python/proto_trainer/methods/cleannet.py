@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..correction import CorrectionPhase
 from ..data import LabeledImages
-from ..errors import CheckpointError
 from ..features import extract_features, model_device
 from ..losses import weighted_cross_entropy
 from ..seeding import derive_seed, temporary_seed
@@ -104,22 +103,9 @@ class CleanNet(CrossEntropy):
         return weighted_cross_entropy(logits, given, self._weights[index.to(self._weights.device)]), logits
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights, once there are any, and the verified labels that they were learned from."""
-        state = {"verified_right": self.verified.right}
-        if self.verified.rows is not None:
-            state["verified_rows"] = self.verified.rows
-        return state if self._weights is None else {**state, "weights": self._weights}
+        """The weights, once there are any."""
+        return {} if self._weights is None else {"weights": self._weights}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """See `Method.load_state_dict`.
-
-        Raises
-        ------
-        CheckpointError
-            The checkpoint comes from other verified labels.
-        """
-        own = {name: tensor for name, tensor in self.state_dict().items() if name != "weights"}
-        found = {name: tensor.cpu() for name, tensor in state.items() if name != "weights"}
-        if own.keys() != found.keys() or not all(torch.equal(own[name], found[name]) for name in own):
-            raise CheckpointError("the checkpoint belongs to another run: it has other verified labels")
+        """See `Method.load_state_dict`."""
         self._weights = state.get("weights")
