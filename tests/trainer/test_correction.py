@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from proto_trainer import ConfigError, LabelCorrector, extract_features, make_loader
+from method_checks import (
+    NormalizedModel,
+    check_eta_looks_at_denser_rows,
+    check_features_come_from_eval_mode,
+    check_features_come_without_augmentation,
+    check_targets_follow_the_index,
+    check_targets_without_index,
+    corrector_for,
+)
+from proto_trainer import ConfigError, LabelCorrector, extract_features
 from proto_trainer.correction import CorrectionPhase
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Subset, TensorDataset
-from trainer_problems import PixelModel
+from torch.utils.data import Subset
 
 import proto_engine as pe
-
-
-def corrector_for(dataset, **settings) -> LabelCorrector:
-    return LabelCorrector(**{"num_classes": dataset.num_classes, "start_epoch": 0, "batch_size": 16, **settings})
-
 
 # Fault 1: corrected labels in loader order.
 
 
 def test_targets_follow_the_index_though_the_loader_shuffles(clusters):
-    dataset, model = clusters
-    corrector = corrector_for(dataset)
-    corrector.update(model, dataset, epoch=0)
-    assert (dataset.given != dataset.truth).float().mean() == pytest.approx(0.3)
-    seen = 0
-    for _, _, index in make_loader(dataset, 8, shuffle_seed=1):
-        assert not torch.equal(index, index.sort().values)
-        assert torch.equal(corrector.targets(index), dataset.truth[index])
-        seen += len(index)
-    assert seen == len(dataset)
+    check_targets_follow_the_index(*clusters)
 
 
 def test_corrections_are_in_data_set_order(clusters):
@@ -49,11 +41,7 @@ def test_corrections_are_in_data_set_order(clusters):
 
 
 def test_update_takes_a_data_set_without_index(clusters):
-    dataset, model = clusters
-    images, given, index = dataset[list(range(len(dataset)))]
-    corrector = corrector_for(dataset)
-    corrector.update(model, TensorDataset(images, given), epoch=0)
-    assert torch.equal(corrector.targets(index), dataset.truth)
+    check_targets_without_index(*clusters)
 
 
 def test_update_refuses_an_index_that_is_not_the_position(clusters):
@@ -65,32 +53,8 @@ def test_update_refuses_an_index_that_is_not_the_position(clusters):
 # Fault 2: extraction in train mode, or with augmentation.
 
 
-class NormalizedModel(PixelModel):
-    """Dropout and batch normalization: features differ between train and eval mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frozen = nn.BatchNorm1d(64)
-        self.norm = nn.BatchNorm1d(64)
-        self.dropout = nn.Dropout(0.5)
-        self.frozen.eval()  # as in fine-tuning
-
-    def features(self, images):
-        return self.dropout(self.norm(self.frozen(images.flatten(1))))
-
-
 def test_features_come_from_eval_mode_and_the_mode_is_restored(clusters):
-    dataset, _ = clusters
-    model = NormalizedModel()
-    before = copy.deepcopy(model.state_dict())
-    bank, given = extract_features(model, dataset, batch_size=16)
-    images, _, _ = dataset[list(range(len(dataset)))]
-    expected = images.flatten(1) / (1 + 1e-5)  # two normalizations with running mean 0 and variance 1
-    np.testing.assert_allclose(bank, expected.numpy(), rtol=1e-5)
-    assert bank.dtype == np.float32 and bank.shape == (120, 64)
-    assert given.dtype == np.int64 and (given == dataset.given.numpy()).all()
-    assert model.training and model.norm.training and model.dropout.training and not model.frozen.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    check_features_come_from_eval_mode(clusters[0])
 
 
 def test_mode_is_restored_after_an_error(clusters):
@@ -102,14 +66,7 @@ def test_mode_is_restored_after_an_error(clusters):
 
 
 def test_features_are_extracted_without_augmentation(clusters):
-    dataset, model = clusters
-    augmented = copy.copy(dataset)
-    augmented.augment = lambda images: torch.full_like(images, 7.0)
-    plain, _ = extract_features(model, dataset)
-    bank, _ = extract_features(model, augmented)
-    np.testing.assert_array_equal(bank, plain)
-    images, _, _ = next(iter(make_loader(augmented, 4)))
-    assert (images == 7).all()  # training still sees the augmentation
+    check_features_come_without_augmentation(*clusters)
 
 
 def test_extraction_does_not_touch_the_random_state(clusters):
@@ -130,6 +87,14 @@ def test_feature_maps_are_averaged(clusters):
 def test_model_without_features_is_refused(clusters):
     with pytest.raises(TypeError, match="method features"):
         corrector_for(clusters[0]).update(nn.Flatten(), clusters[0], epoch=0)
+
+
+# Fault 3: eta from a row's similarity with itself, or towards sparser rows.
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_eta_looks_at_denser_rows(backend):
+    check_eta_looks_at_denser_rows(backend)
 
 
 # The phases.
