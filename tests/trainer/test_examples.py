@@ -27,6 +27,27 @@ def test_plain_loop_corrects_most_labels(capsys):
     assert "label accuracy: given 0.593, corrected" in capsys.readouterr().out
 
 
+def test_lightning_loop_corrects_most_labels(capsys):
+    pytest.importorskip("lightning")
+    assert load("lightning_loop").main(epochs=9, start_epoch=5) > 0.85
+    assert "label accuracy: given 0.593, corrected" in capsys.readouterr().out
+
+
+def test_huggingface_trainer_corrects_most_labels(capsys):
+    pytest.importorskip("transformers")
+    assert load("huggingface_trainer").main(epochs=4, start_epoch=3) > 0.85
+    assert "label accuracy: given 0.593, corrected" in capsys.readouterr().out
+
+
+def test_cleanlab_review_corrects_labels_and_writes_its_files(tmp_path, capsys):
+    pytest.importorskip("cleanlab")
+    before, after = load("cleanlab_review").main(tmp_path)
+    assert before == pytest.approx(0.708, abs=1e-3) and after > 0.9
+    assert f"label accuracy: given {before:.3f}, corrected {after:.3f}" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "verified.csv")) == 200
+    assert pd.read_parquet(tmp_path / "corrected.parquet")["changed"].sum() > 300
+
+
 def test_demo_prints_a_table_and_writes_its_files(tmp_path, capsys):
     demo = load("demo")
     options = ["--seeds", "2", "--epochs", "3", "--noise", "pairflip:0.3", "--out", str(tmp_path)]
