@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .errors import ConfigError
 
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
 # What the verified and clean labels are goes into a checkpoint as the hash of their content.
-_PLACES = ("out", "root", "device", "verified", "clean")
+_PLACES = ("out", "root", "device", "workers", "verified", "clean")
 
 # Methods whose first epochs must be plain ones: they learn something about the labels from them.
 _WARM_UP_METHODS = ("forward", "joint")
@@ -184,6 +185,9 @@ def tenth_each_third(lr: float, epoch: int, epochs: int) -> float:
     return lr * 0.1 ** (3 * epoch // epochs)
 
 
+# Processes that load images. Of a larger machine some processors are left to others.
+_WORKERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": {
         "model": "small-cnn", "epochs": 15, "batch_size": 32, "lr": 0.01, "weight_decay": 5e-4,
@@ -192,13 +196,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": "small-cnn", "epochs": 10, "batch_size": 128, "lr": 0.02, "weight_decay": 5e-4,
     },
     "imagefolder": {
-        "model": "resnet18", "epochs": 30, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "workers": 2,
+        "model": "resnet18", "epochs": 30, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "workers": _WORKERS,
     },
     "clothing1m": {
-        "model": "resnet50", "epochs": 15, "batch_size": 128, "lr": 0.002, "weight_decay": 5e-3, "workers": 2,
+        "model": "resnet50", "epochs": 15, "batch_size": 128, "lr": 0.002, "weight_decay": 5e-3, "workers": _WORKERS,
     },
     "food101n": {
-        "model": "resnet50", "epochs": 30, "batch_size": 128, "lr": 0.001, "weight_decay": 5e-3, "workers": 2,
+        "model": "resnet50", "epochs": 30, "batch_size": 128, "lr": 0.001, "weight_decay": 5e-3, "workers": _WORKERS,
     },
     **{
         name: {"model": "small-cnn", "epochs": 30, "batch_size": 128, "lr": 0.02, "weight_decay": 5e-4}

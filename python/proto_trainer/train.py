@@ -157,11 +157,12 @@ def _train_on_all_batches(run: Run, epoch: int) -> tuple[float, float]:
         run.config.batch_size,
         shuffle_seed=derive_seed(run.config.seed, "order", epoch),
         workers=run.config.workers,
+        device=run.device,
     )
     run.model.train()
     total_loss, correct = 0.0, 0
     for images, given, index in loader:
-        images, given, index = images.to(run.device), given.to(run.device), index.to(run.device)
+        given, index = given.to(run.device), index.to(run.device)
         loss, logits = run.method.batch_loss(run.model, images, given, index)
         value = loss.item()
         if value - value != 0:  # NaN or infinite

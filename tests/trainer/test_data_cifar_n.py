@@ -250,13 +250,13 @@ def test_training_images_move_by_four_pixels_and_are_mirrored():
         for mirrored in (False, True)
     }
     seen = set()
-    for view in shift_and_mirror(image.expand(200, 3, 32, 32)):
+    for view in shift_and_mirror(image.expand(200, 3, 32, 32), torch.rand(200, 3)):
         matching = [place for place, expected in possible.items() if torch.equal(view, expected)]
         assert len(matching) == 1
         seen.update(matching)
     assert len(seen) > 80  # of 162
     assert {mirrored for *_, mirrored in seen} == {False, True}
-    assert shift_and_mirror(image).shape == image.shape
+    assert shift_and_mirror(image, torch.rand(3)).shape == image.shape
 
 
 def test_only_training_images_are_augmented(parquet):

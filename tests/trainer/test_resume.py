@@ -67,9 +67,9 @@ def test_resumed_run_equals_the_undisturbed_one(digits_config, tmp_path, method,
 
 
 def test_resumed_run_continues_the_random_state(digits_config, tmp_path, monkeypatch):
-    """Augmentation draws from torch's global generator, whose state must come back."""
+    """What draws from torch's global generator (dropout, say) needs its state back."""
 
-    def shaken(images):
+    def shaken(images, draws):
         return images + 0.1 * torch.randn_like(images)
 
     original = TensorImages.with_noise

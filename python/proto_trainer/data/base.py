@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+
+from ..seeding import derive_seed
 
 Images = TypeVar("Images", bound="LabeledImages")
 
@@ -36,6 +38,8 @@ class LabeledImages(Dataset):
         Images that were left out because they cannot be decoded: the file (or row) and the reason.
     takes_lists : bool
         ``dataset[[3, 1, 2]]`` gives a batch at once.
+    draws : Tensor, float [N, 3], or None
+        The numbers in [0, 1) that decide how each image is augmented, see `seeded`.
     """
 
     given: Tensor
@@ -45,6 +49,7 @@ class LabeledImages(Dataset):
     paths: Sequence[str] | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     takes_lists = False
+    draws: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -73,7 +78,30 @@ class LabeledImages(Dataset):
         other.truth = None if self.truth is None else self.truth[rows]
         other.paths = None if self.paths is None else [self.paths[i] for i in rows.tolist()]
         other.skipped = ()
+        other.draws = None if self.draws is None else self.draws[rows]
         return other
+
+    def seeded(self: Images, seed: int) -> Images:
+        """The same images, each of them augmented, if at all, in a way that `seed` and its position decide.
+
+        So neither the order in which images are asked for nor the process that does the work matters.
+        """
+        other = copy.copy(self)
+        rng = np.random.default_rng(seed)
+        other.draws = torch.from_numpy(rng.random((len(self), 3), dtype=np.float32))
+        return other
+
+    def draws_of(self, index: Tensor) -> Tensor:
+        """Three numbers in [0, 1) an image, float [..., 3]; of torch's global generator if not `seeded`."""
+        return torch.rand((*index.shape, 3)) if self.draws is None else self.draws[index]
+
+    def unfinished(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """``self[rows]`` before `finish`, for data sets that take lists: what worker processes compute."""
+        return self[rows]
+
+    def finish(self, images: Tensor) -> Tensor:
+        """What the network sees of the images of an `unfinished` batch, on whatever device they are by now."""
+        return images
 
     def plain(self) -> LabeledImages:
         """The same images without augmentation: what features are extracted from and tests run on."""
@@ -128,16 +156,74 @@ class Splits:
     verified_validation: Verified | None = None
 
 
-def make_loader(dataset: Dataset, batch_size: int, *, shuffle_seed: int | None = None, workers: int = 0) -> DataLoader:
-    """Batches of `dataset`, in data set order or in an order that depends on `shuffle_seed` alone.
+class _Unfinished(Dataset):
+    """The batches of a data set as worker processes send them."""
+
+    def __init__(self, dataset: LabeledImages) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        return self.dataset.unfinished(rows)
+
+
+class Batches:
+    """The batches of a loader, finished where the network is."""
+
+    def __init__(self, loader: DataLoader, finish: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self._loader = loader
+        self._finish = finish
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for images, *others in self._loader:
+            yield self._finish(images.to(self._device, non_blocking=True)), *others
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    shuffle_seed: int | None = None,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Batches:
+    """Batches of `dataset` in data set order, or shuffled.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    batch_size : int
+    shuffle_seed : int or None
+        Decides the order and, of `LabeledImages`, the augmentation; the number of workers does not.
+    workers : int
+        Processes that load images.
+    device : torch.device
+        Where the images go. Labels and indices stay on the host.
 
     The loader has a generator of its own: walking through the data leaves torch's global random state as it
     was.
     """
+    device = torch.device(device)
     generator = torch.Generator().manual_seed(shuffle_seed or 0)
     shuffled = shuffle_seed is not None
     sampler: Sampler = RandomSampler(dataset, generator=generator) if shuffled else SequentialSampler(dataset)
-    if getattr(dataset, "takes_lists", False):  # the sampler's items are whole batches, the loader adds nothing
-        batches = BatchSampler(sampler, batch_size, drop_last=False)
-        return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator, num_workers=workers)
-    return DataLoader(dataset, sampler=sampler, batch_size=batch_size, generator=generator, num_workers=workers)
+    settings: dict[str, Any] = {
+        "generator": generator,
+        "num_workers": workers,
+        "pin_memory": device.type == "cuda",  # elsewhere it is one more copy
+    }
+    finish = _as_it_is
+    if isinstance(dataset, LabeledImages):
+        finish = dataset.finish
+        if shuffle_seed is not None:
+            dataset = dataset.seeded(derive_seed(shuffle_seed, "augmentation"))
+        if dataset.takes_lists:  # the sampler's items are whole batches, the loader adds nothing
+            sampler, batch_size, dataset = BatchSampler(sampler, batch_size, False), None, _Unfinished(dataset)
+    return Batches(DataLoader(dataset, sampler=sampler, batch_size=batch_size, **settings), finish, device)
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images

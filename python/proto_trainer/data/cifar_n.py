@@ -153,20 +153,22 @@ def _need_classes(labels: np.ndarray, column: str, family: _Family) -> np.ndarra
     return labels
 
 
-def shift_and_mirror(images: Tensor) -> Tensor:
-    """Each image moved by up to four pixels, what comes in being zero, and mirrored with probability one half.
+def shift_and_mirror(images: Tensor, draws: Tensor) -> Tensor:
+    """Each image moved by up to four pixels, what comes in being zero, and mirrored or not.
 
     Parameters
     ----------
     images : Tensor, float [B, K, H, W] or [K, H, W]
+    draws : Tensor, float [B, 3] or [3]
+        Numbers in [0, 1): how far down and how far right it is cut out of its padding, mirrored if below one half.
     """
     if images.ndim == 3:
-        return shift_and_mirror(images.unsqueeze(0)).squeeze(0)
+        return shift_and_mirror(images.unsqueeze(0), draws.unsqueeze(0)).squeeze(0)
     count, _, height, width = images.shape
     padded = functional.pad(images, (_PADDING,) * 4).permute(0, 2, 3, 1)  # [B, H + 8, W + 8, K]
-    top, left = torch.randint(0, 2 * _PADDING + 1, (2, count, 1))
+    top, left = (draws[:, :2].double() * (2 * _PADDING + 1)).long().T.unsqueeze(2)  # each [B, 1]
     rows = top + torch.arange(height)  # [B, H]
     columns = left + torch.arange(width)  # [B, W]
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
+    columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
     moved = padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]  # [B, H, W, K]
     return moved.permute(0, 3, 1, 2).contiguous()

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ..errors import ConfigError
-from .base import LabeledImages
-from .decoding import decode_rgb, file_problems, report_skipped
+from .decoding import decode_rgb, decode_tensor, file_problems, report_skipped
+from .views import NOISE_SIDE, SquareImages
 
 logger = logging.getLogger(__name__)
 
-# The channel statistics of ImageNet, the custom for natural images.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NOISE_SIDE = 32  # pixels a side of the shrunk images that instance-dependent noise is made from
 
-
-class Views:
-    """From a decoded image to what the network sees, float [3, S, S] with S = `image_size`.
-
-    Both views resize the image to a short edge of 8/7 of `image_size` (256 for 224). The random one crops it
-    at a random place and mirrors it at random; the plain one crops the center.
-    """
-
-    def __init__(self, image_size: int) -> None:
-        to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        resize = v2.Resize(image_size * 8 // 7)
-        self.random = v2.Compose([resize, v2.RandomCrop(image_size), v2.RandomHorizontalFlip(), *to_tensor])
-        self.plain = v2.Compose([resize, v2.CenterCrop(image_size), *to_tensor])
-
-
-class FileImages(LabeledImages):
+class FileImages(SquareImages):
     """Images decoded from files as they are asked for, in RGB.
 
     Parameters
@@ -46,32 +26,22 @@ class FileImages(LabeledImages):
     labels : Tensor, int64 [N]
         The given labels.
     class_names : sequence of str
-    image_size : int
-        Side of the square that the network sees; how it is cut out, see `Views`.
-    augment : bool
-        At a random place instead of the center.
+    image_size, augment
+        See `SquareImages`.
     """
 
     def __init__(
         self, paths: Sequence[str], labels: Tensor, class_names: Sequence[str], *, image_size: int, augment: bool
     ) -> None:
+        super().__init__(image_size=image_size, augment=augment)
         self.paths = list(paths)
         self.given = labels.to(torch.int64)
         self.truth = None
         self.class_names = tuple(class_names)
-        self.image_shape = (3, image_size, image_size)
-        self.augment = augment
-        self._views = Views(image_size)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, int]:
-        view = self._views.random if self.augment else self._views.plain
-        return view(decode_rgb(self.paths[i])), self.given[i], i
-
-    def plain(self) -> FileImages:
-        """See `LabeledImages.plain`."""
-        other = copy.copy(self)
-        other.augment = False
-        return other
+    def decoded(self, i: int, least: int) -> Tensor:
+        """See `SquareImages.decoded`."""
+        return decode_tensor(self.paths[i], least)
 
     def decodable(self, name: str) -> FileImages:
         """The images that can be decoded; the others are counted in a warning and listed in `skipped`.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import io
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..errors import ConfigError
-from .base import LabeledImages
-from .decoding import reason_of, report_skipped
-from .files import NOISE_SIDE, Views
+from .decoding import decode_rgb, decode_tensor, reason_of, report_skipped
+from .views import NOISE_SIDE, SquareImages
 
 
-class HuggingFaceImages(LabeledImages):
+class HuggingFaceImages(SquareImages):
     """Images and labels of a Hugging Face data set, decoded as they are asked for, in RGB.
 
     Anything will do that has ``features`` (a mapping with the two columns, whose label feature may have
@@ -29,10 +27,8 @@ class HuggingFaceImages(LabeledImages):
         A split: ``load_dataset("beans", split="train")``.
     image_column, label_column : str
         The image is one of Pillow's, an array [H, W] or [H, W, 3], or ``{"bytes": ...}``.
-    image_size : int
-        Side of the square that the network sees; how it is cut out, see `Views`.
-    augment : bool
-        At a random place instead of the center: for training.
+    image_size, augment
+        See `SquareImages`; the latter is for training.
 
     Raises
     ------
@@ -50,6 +46,7 @@ class HuggingFaceImages(LabeledImages):
         image_size: int = 224,
         augment: bool = False,
     ) -> None:
+        super().__init__(image_size=image_size, augment=augment)
         for column in (image_column, label_column):
             if column not in dataset.features:
                 raise ConfigError(f"dataset must have a column {column!r}, it has {', '.join(dataset.features)}")
@@ -66,24 +63,18 @@ class HuggingFaceImages(LabeledImages):
         self.given = torch.from_numpy(labels.astype(np.int64))[self._rows]
         self.truth = None
         self.paths = [f"row {i}" for i in self._rows.tolist()]
-        self.image_shape = (3, image_size, image_size)
-        self.augment = augment
-        self._views = Views(image_size)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, int]:
-        view = self._views.random if self.augment else self._views.plain
-        return view(self._image(int(self._rows[i]))), self.given[i], i
+    def decoded(self, i: int, least: int) -> Tensor:
+        """See `SquareImages.decoded`."""
+        image = self._dataset[int(self._rows[i])][self._image_column]
+        if isinstance(image, dict):
+            return decode_tensor(image["bytes"], least)
+        return pil_to_tensor(_rgb(image))
 
     def subset(self, rows: Tensor) -> HuggingFaceImages:
         """See `LabeledImages.subset`."""
         other = super().subset(rows)
         other._rows = self._rows[rows]
-        return other
-
-    def plain(self) -> HuggingFaceImages:
-        """See `LabeledImages.plain`."""
-        other = copy.copy(self)
-        other.augment = False
         return other
 
     def pixels(self) -> np.ndarray:
@@ -93,11 +84,7 @@ class HuggingFaceImages(LabeledImages):
 
     def _image(self, row: int) -> Image.Image:
         image = self._dataset[row][self._image_column]
-        if isinstance(image, dict):
-            image = Image.open(io.BytesIO(image["bytes"]))
-        elif not isinstance(image, Image.Image):
-            image = Image.fromarray(np.asarray(image, dtype=np.uint8))
-        return image.convert("RGB")
+        return decode_rgb(image["bytes"]) if isinstance(image, dict) else _rgb(image)
 
     def _problems(self, count: int) -> dict[int, str]:
         problems: dict[int, str] = {}
@@ -109,6 +96,13 @@ class HuggingFaceImages(LabeledImages):
             except Exception as error:  # as in `decode_problem`
                 problems[row] = reason_of(error)
         return problems
+
+
+def _rgb(image: Any) -> Image.Image:
+    """One of Pillow's images, or an array of bytes, in RGB."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.asarray(image, dtype=np.uint8))
+    return image.convert("RGB")
 
 
 def _class_names(feature: Any, labels: np.ndarray, column: str) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ class TensorImages(LabeledImages):
     mean, std : float
         Of the pixels divided by 255, over the training images.
     augment : callable or None
-        Maps images, float [..., K, H, W], to randomly changed images of the same shape.
+        Maps images, float [..., K, H, W], and numbers that are random in [0, 1), float [..., 3], to changed
+        images of the same shape.
     """
 
     takes_lists = True
@@ -37,7 +38,7 @@ class TensorImages(LabeledImages):
         *,
         mean: float,
         std: float,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.images = images
         self.given = labels.to(torch.int64)
@@ -53,7 +54,7 @@ class TensorImages(LabeledImages):
         index = torch.tensor(i, dtype=torch.int64)
         images = self.images[index].to(torch.float32).sub_(255 * self.mean).div_(255 * self.std)
         if self.augment is not None:
-            images = self.augment(images)
+            images = self.augment(images, self.draws_of(index))
         return images, self.given[index], index
 
     def subset(self, rows: Tensor) -> TensorImages:
