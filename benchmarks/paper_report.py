@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paper_numbers import PAPER
 from paper_runs import row_key
 from paper_variants import DEFAULTS, TABLES, VARIED, Row, Table, Variant
+from proto_trainer.config import RECIPES
 from rows import OK
 
 NAMES = {
@@ -25,9 +27,9 @@ HEADS = {
     "test_accuracy_best": "best epoch",
     "test_accuracy_first": "test accuracy, epoch of the first correction",
     "label_accuracy_given": "labels given",
-    "label_accuracy_first": "first phase",
-    "label_accuracy_last": "last phase",
-    "label_accuracy_least": "least of all phases",
+    "label_accuracy_first": "labels, first phase",
+    "label_accuracy_last": "labels, last phase",
+    "label_accuracy_least": "labels, least of all phases",
     "minutes": "minutes a run",
 }
 NOISES = {"symmetric": "symmetric", "pairflip": "pair-flip", "instance": "instance-dependent"}
@@ -36,12 +38,21 @@ _WITHIN = (*VARIED, "seed", "noise", "start_epoch", "prior_weight", "entropy_wei
 _NOT_COMPARED = ("label_accuracy_given", "minutes")
 
 
-def table_of(name: str, rows: Sequence[Row]) -> str:
-    """The table `name` of `paper_variants.TABLES`, once for each noise and for each group of settings with rows."""
-    table = TABLES[name]
-    return "\n\n".join(
-        _block(name, table, group, noise) for group in settings_groups(name, rows) for noise in noises_of(group)
-    )
+def table_of(name: str, rows: Sequence[Row], picture: Callable[[Sequence[Row]], str | None] = lambda rows: None) -> str:
+    """The table `name` of `paper_variants.TABLES`, once for each noise and for each group of settings with rows.
+
+    ``picture`` gives the file that shows the rows of one noise, for those that have one.
+    """
+    parts = []
+    for group in settings_groups(name, rows):
+        parts.append(_caption(group))
+        for noise in noises_of(group):
+            found = [row for row in group if row["noise"] == noise]
+            parts += [f"*{noise_name(noise)}*", _lines(name, TABLES[name], found)]
+            if file := picture(found):
+                parts.append(f"![{group[0]['data']}, {noise_name(noise)}]({file})")
+        parts += _notes(name, group)
+    return "\n\n".join(parts)
 
 
 def settings_groups(name: str, rows: Sequence[Row]) -> list[list[Row]]:
@@ -52,10 +63,16 @@ def settings_groups(name: str, rows: Sequence[Row]) -> list[list[Row]]:
         if any(variant.has(row) for variant in TABLES[name].variants):
             shared = {key: value for key, value in (DEFAULTS | row["settings"]).items() if key not in _WITHIN}
             groups.setdefault(tuple(f"{key}={shared[key]}" for key in sorted(shared)), []).append(row)
-    return [
-        groups[key]
-        for key in sorted(groups, key=lambda key: (groups[key][0]["data"], -groups[key][0]["num_images"], key))
-    ]
+    groups = {key: group for key, group in groups.items() if _compares(TABLES[name], group)}
+    ordered = sorted(groups, key=lambda key: (groups[key][0]["data"], -groups[key][0]["num_images"], key))
+    return [sorted(groups[key], key=row_key) for key in ordered]
+
+
+def _compares(table: Table, group: Sequence[Row]) -> bool:
+    """Whether a table that varies a setting has rows with two values of it, not just the default that others share."""
+    found = [variant for variant in table.variants if any(variant.has(row) for row in group)]
+    settings = {str(variant.settings) for variant in found}
+    return len(settings) > 1 or all(not variant.settings for variant in table.variants)
 
 
 def noises_of(rows: Sequence[Row]) -> list[str]:
@@ -71,72 +88,39 @@ def noise_name(noise: str) -> str:
     return f"{NOISES[kind]} noise, {float(rate):.0%}"
 
 
-def line_name(variant: Variant) -> str:
-    """A line in words: methods have longer names than on the command line."""
-    method, _, rest = variant.line.partition(" + ")
-    return NAMES.get(method, method) + (f" + {rest}" if rest else "")
-
-
 def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
     """The mean and the sample standard deviation (n - 1), which one value does not have."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def _block(name: str, table: Table, group: Sequence[Row], noise: str) -> str:
-    """One noise: what holds for all of its rows, then a line for each variant that has any."""
-    rows = [row for row in group if row["noise"] == noise]
+def _lines(name: str, table: Table, rows: Sequence[Row]) -> str:
+    """One noise: a line for each variant that has any rows, the paper's numbers behind ours."""
     lines = [(variant, [row for row in rows if variant.has(row)]) for variant in table.variants]
     lines = [(variant, found) for variant, found in lines if found]
-    seeds = sorted({row["seed"] for row in rows})
-    paper = {line: numbers for line, numbers in PAPER.get(rows[0]["data"], {}).get(name, {}).items() if noise == "none"}
-    columns = [c for c in table.columns if any(_values(found, c) for _, found in lines) or _has(paper, c)]
+    num_seeds = len({row["seed"] for row in rows})
+    paper = PAPER.get(rows[0]["data"], {}).get(name, {}) if rows[0]["noise"] == "none" else {}
+    printed = [column for column in table.columns if any(column in numbers for numbers in paper.values())]
+    columns = [c for c in table.columns if c in printed or any(_values(found, c) for _, found in lines)]
+    if "test_accuracy" not in columns and "test_accuracy" in table.columns:  # where to say why there is no number
+        columns.insert(0, "test_accuracy")
     best = {column: _best(column, [found for _, found in lines]) for column in columns}
-    heads = [table.title, *(HEADS[column] for column in columns)]
-    heads += [f"paper: {HEADS[column]}" for column in columns if _has(paper, column)]
-    text = [_caption(rows, noise, seeds), "", _line(heads), _line(["---"] * len(heads))]
+    heads = [table.title, *(HEADS[column] for column in columns), *(f"paper: {HEADS[column]}" for column in printed)]
+    text = [_line(heads), _line(["---"] * len(heads))]
     for variant, found in lines:
-        cells = [line_name(variant), *(_cell(found, column, len(seeds), best[column]) for column in columns)]
+        cells = [_name(variant), *(_cell(found, column, num_seeds, best[column]) for column in columns)]
         if all(row["outcome"] != OK for row in found):
-            cells[1] = _told(found)
-        printed = paper.get(variant.line, {})
-        cells += [_paper_cell(printed.get(column)) for column in columns if _has(paper, column)]
+            cells[1] = f"{found[0]['outcome']}: {found[0]['reason']}".replace("|", "/")
+        numbers = paper.get(variant.line, {})
+        cells += [f"{numbers[column] / 100:.4f}" if column in numbers else "" for column in printed]
         text.append(_line(cells))
-    return "\n".join([*text, *_notes(rows)])
+    return "\n".join(text)
 
 
-def _caption(rows: Sequence[Row], noise: str, seeds: Sequence[int]) -> str:
-    first = rows[0]
-    settings = first["settings"]
-    starts = _listed(sorted({row["settings"]["start_epoch"] for row in rows}))
-    return (
-        f"**{first['data']}, {noise_name(noise)}**: {first['num_images']:,} training images, {settings['model']}, "
-        f"{settings['epochs']} epochs, correction from epoch {starts} on (counted from 0); mean ± standard deviation "
-        f"over seeds {_listed(seeds)}."
-    )
-
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    """Which labels are verified, and how to get the rows again."""
-    notes = []
-    verified = sorted({row["verified"].rsplit(",", 1)[0] for row in rows if row.get("verified")})
-    if verified:
-        notes += ["", f'"+ verified": for some images it is known whether the given label is right '
-                  f'({"; ".join(verified)}); "+ clean": their true label, too.']  # fmt: skip
-    commands = sorted({row["command"] for row in rows})
-    return [*notes, "", "Regenerate with " + " and ".join(f"`{command}`" for command in commands) + "."]
-
-
-def _values(found: Sequence[Row], column: str) -> list[float]:
-    if column == "minutes":
-        return [row["seconds"] / 60 for row in found if row["outcome"] == OK]
-    return [row[column] for row in found if row["outcome"] == OK and row[column] is not None]
-
-
-def _best(column: str, lines: Sequence[Sequence[Row]]) -> float | None:
-    """The highest mean of a column, whoever has it; None where there is nothing to compare."""
-    means = [statistics.mean(values) for found in lines if (values := _values(found, column))]
-    return max(means) if len(means) > 1 and column not in _NOT_COMPARED else None
+def _name(variant: Variant) -> str:
+    """A line in words: methods have longer names than on the command line."""
+    method, _, rest = variant.line.partition(" + ")
+    return NAMES.get(method, method) + (f" + {rest}" if rest else "")
 
 
 def _cell(found: Sequence[Row], column: str, num_seeds: int, best: float | None) -> str:
@@ -147,31 +131,64 @@ def _cell(found: Sequence[Row], column: str, num_seeds: int, best: float | None)
     if statistics.mean(values) == best:
         text = f"**{text}**"
     if column == "test_accuracy" and len(values) < num_seeds:
-        text += f" ({len(values)} of {num_seeds} seeds{_stopped(found)})"
+        others = [row["outcome"] for row in found if row["outcome"] != OK]
+        text += f" ({len(values)} of {num_seeds} seeds{f', {len(others)} {others[0]}' if others else ''})"
     return text
 
 
-def _stopped(found: Sequence[Row]) -> str:
-    outcomes = [row["outcome"] for row in found if row["outcome"] != OK]
-    return f", {len(outcomes)} {outcomes[0]}" if outcomes else ""
+def _values(found: Sequence[Row], column: str) -> list[float]:
+    done = [row for row in found if row["outcome"] == OK]
+    if column == "minutes":
+        return [row["seconds"] / 60 for row in done]
+    return [row[column] for row in done if row[column] is not None]
 
 
-def _told(found: Sequence[Row]) -> str:
-    """Why a line has no number."""
-    return f"{found[0]['outcome']}: {found[0]['reason']}".replace("|", "/")
+def _best(column: str, lines: Sequence[Sequence[Row]]) -> float | None:
+    """The highest mean of a column, whoever has it; None where there is nothing to compare."""
+    means = [statistics.mean(values) for found in lines if (values := _values(found, column))]
+    return max(means) if len(means) > 1 and column not in _NOT_COMPARED else None
 
 
-def _paper_cell(percent: float | None) -> str:
-    return "" if percent is None else f"{percent / 100:.4f}"
+def _caption(group: Sequence[Row]) -> str:
+    first, settings = group[0], group[0]["settings"]
+    return (
+        f"**{first['data']}**: {first['num_images']:,} training images, {settings['model']}, {settings['epochs']} "
+        f"epochs, correction from epoch {_listed({row['settings']['start_epoch'] for row in group})} on (counted "
+        f"from 0). Mean ± standard deviation over seeds {_listed({row['seed'] for row in group})}; the best mean of a "
+        "column is bold."
+    )
 
 
-def _has(paper: dict[str, dict[str, float]], column: str) -> bool:
-    return any(column in numbers for numbers in paper.values())
+def _notes(name: str, group: Sequence[Row]) -> list[str]:
+    """Which labels are verified, on what the rows were measured, and how to get them again."""
+    notes = []
+    if told := {row["verified"].rsplit(",", 1)[0] for row in group if row.get("verified")}:
+        notes.append(f'"+ verified": for some images it is known whether the given label is right ({_listed(told)}).')
+    if longer := {row["clean_epochs"] for row in group if row.get("clean_epochs")}:
+        notes.append(f'"+ clean": their right label is known, too; epochs of fine-tuning on it: {_listed(longer)}.')
+    threads = _listed({row["threads"] for row in group})
+    days, commits = ({row[what][:12] for row in group} for what in ("date", "commit"))
+    notes.append(
+        f"{_listed({row['device'] for row in group})}; threads a run: {threads}; {_listed({d[:10] for d in days})}; "
+        f"commit {_listed(commits)}. Regenerate with `{command_of(name, group)}`."
+    )
+    return [" ".join(notes)]
+
+
+def command_of(name: str, group: Sequence[Row]) -> str:
+    """The one command that gives all rows of a group, however many were used."""
+    data, settings = group[0]["data"], group[0]["settings"]
+    words = ["python", "benchmarks/paper_tables.py", name, "--data", data]
+    words += [] if data == "digits" else ["--root", "DIR"]
+    words += ["--noise", *noises_of(group), "--seeds", *map(str, sorted({row["seed"] for row in group}))]
+    words += [] if settings["images"] is None else ["--images", str(settings["images"])]
+    words += [] if settings["epochs"] == RECIPES[data]["epochs"] else ["--epochs", str(settings["epochs"])]
+    return shlex.join(words)
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values))
+def _listed(values: set[Any]) -> str:
+    return ", ".join(map(str, sorted(values)))

@@ -27,12 +27,15 @@ from proto_trainer import (
     make_config,
     train,
 )
+from proto_trainer.config import FROM_DATA_SET, OPTION_METHODS
 from proto_trainer.data import Splits
 from proto_trainer.seeding import derive_seed
 from rows import FAILED, OK
 
 DIVERGED = "diverged"  # for good: the same run diverges again
 _CORRECTING = ("smp", "joint")  # methods that train on other labels than the given ones
+_OPTIONS = {NOISY: (), VERIFIED: (VERIFIED,), CLEAN: (VERIFIED, CLEAN)}  # clean images are verified, too
+_DECIDING = tuple(make_config("digits", "unused").identity())
 _SHARE = 10  # a tenth of the images is verified where the data set has no verified labels of its own
 
 
@@ -48,7 +51,7 @@ class Run:
     images: int | None = None
     epochs: int | None = None
 
-    def config(self, out: Path = Path("unused"), **files: Path | None) -> TrainConfig:
+    def config(self, out: Path = Path("unused"), **files: Path | str) -> TrainConfig:
         """The settings of the run; `files`: verified and clean labels.
 
         Raises
@@ -82,8 +85,10 @@ def row_key(row: Row) -> str:
 
 
 def _key(identity: dict[str, Any], supervision: str) -> str:
-    """A setting that a row does not know, because it came later, had its default."""
-    settings = {name: value for name, value in (DEFAULTS | identity).items() if name not in (VERIFIED, CLEAN)}
+    """Of the settings that decide the outcome today; one that a row does not know, because it came later, had its
+    default.
+    """
+    settings = {name: identity.get(name, DEFAULTS.get(name)) for name in _DECIDING}
     return json.dumps([settings, supervision], sort_keys=True)
 
 
@@ -101,20 +106,19 @@ def do(run: Run, splits: Splits) -> Row:
     dict
         The row, also of a run that could not be finished: its `outcome` is not ``ok`` then, and has a `reason`.
     """
-    start = time.perf_counter()
+    start, settings = time.perf_counter(), run.config().identity()
     row = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "load_before": round(os.getloadavg()[0], 2),
         "threads": torch.get_num_threads(),
         "data": run.data,
         "method": run.variant.method,
-        "noise": run.noise,
+        "noise": settings["noise"],
         "seed": run.seed,
         "supervision": run.variant.supervision,
         "num_images": len(splits.train),
-        "settings": run.config().identity(),
+        "settings": settings,
     }
-    row["settings"].pop("clean", None)
     with tempfile.TemporaryDirectory() as folder:
         try:
             files, told = _supervision(run, splits, Path(folder))
@@ -135,7 +139,8 @@ def _results(config: TrainConfig, result: TrainResult) -> Row:
     known = config.method in _CORRECTING and None not in labels
     corrected = labels[config.start_epoch :] if known else []
     return {
-        "epochs": len(test),
+        "epochs": config.epochs,
+        "clean_epochs": len(test) - config.epochs,
         "start_epoch": config.start_epoch,
         "test_accuracy": test[-1],
         "test_accuracy_best": max(test),
@@ -149,26 +154,34 @@ def _results(config: TrainConfig, result: TrainResult) -> Row:
     }
 
 
-def _supervision(run: Run, splits: Splits, folder: Path) -> tuple[dict[str, Path], str | None]:
-    """The files of verified and clean labels that a run is given, and what the row says about them.
+def _supervision(run: Run, splits: Splits, folder: Path) -> tuple[dict[str, Path | str], str | None]:
+    """The verified and clean labels that a run is given, as options, and what the row says about them.
 
-    A data set's own come with it. For others, a seeded tenth of the training images is compared with the truth.
+    A data set's own are used as long as its labels are. Otherwise a seeded tenth of the training images is
+    compared with the truth, the same images for both.
     """
-    if run.variant.supervision == NOISY:
+    wanted = [option for option in _OPTIONS[run.variant.supervision] if _takes(run.variant.method, option)]
+    if not wanted:
         return {}, None
-    if splits.verified is not None:
-        return {}, f"{len(splits.verified.right)} images, from the data set"
     config = run.config()
+    if config.noise is None and splits.verified is not None:
+        return dict.fromkeys(wanted, FROM_DATA_SET), f"{len(splits.verified.right):,} images, from the data set"
     train_set = add_noise(splits.train, config.noise, derive_seed(run.seed, "noise"))
     if train_set.truth is None:
         raise ConfigError(f"{run.data} has neither verified labels nor the truth to make some from")
     rng = np.random.default_rng(derive_seed(run.seed, "verified"))
     rows = np.sort(rng.choice(len(train_set), len(train_set) // _SHARE, replace=False))
-    right = (train_set.given == train_set.truth).numpy()[rows]
-    files = {VERIFIED: _csv(folder / "verified.csv", "correct", rows, right.astype(int))}
-    if run.variant.supervision == CLEAN:
-        files[CLEAN] = _csv(folder / "clean.csv", "label", rows, train_set.truth.numpy()[rows])
-    return files, f"{len(rows)} images, a seeded tenth, {right.sum()} right"
+    truth = train_set.truth.numpy()[rows]
+    right = truth == train_set.given.numpy()[rows]
+    columns = {VERIFIED: ("correct", right.astype(int)), CLEAN: ("label", truth)}
+    files: dict[str, Path | str] = {
+        option: _csv(folder / f"{option}.csv", columns[option][0], rows, columns[option][1]) for option in wanted
+    }
+    return files, f"{len(rows):,} images, a seeded tenth, {right.sum()} right"
+
+
+def _takes(method: str, option: str) -> bool:
+    return method in OPTION_METHODS.get(option, (method,))
 
 
 def _csv(path: Path, column: str, rows: np.ndarray, values: np.ndarray) -> Path:

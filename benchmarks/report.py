@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gpu_plots
@@ -19,6 +20,10 @@ import plots
 from claims import claims
 from gpu_tables import gpu_full_table, gpu_rows, gpu_status, gpu_summary
 from machine import ROOT
+from paper_curves import draw as draw_curves
+from paper_curves import picture_of, pictures
+from paper_report import table_of
+from paper_variants import TABLES
 from rows import RESULTS, read_rows
 from tables import Row, density_summary, full_table, host_rows, score_summary
 from training_tables import training_summary
@@ -53,13 +58,32 @@ def all_rows(rows: Sequence[Row]) -> str:
     return "\n\n".join(table for table in (full_table(rows), gpu_full_table(rows)) if table)
 
 
+def paper_table(name: str, rows: Sequence[Row]) -> str:
+    """A table of docs/results.md; that of the methods with its pictures."""
+
+    def picture(shown: Sequence[Row]) -> str | None:
+        file = picture_of(shown, rows)
+        return f"images/{file}" if file else None
+
+    return table_of(name, rows, picture) if name == "methods" else table_of(name, rows)
+
+
+def curves(rows: Sequence[Row]) -> list[Plot]:
+    """The pictures of the paper's tables: as many as there are data sets and noises with rows."""
+    return [
+        Plot(f"docs/images/{file}", "paper_tables", lambda rows, shown=tuple(shown): list(shown), draw_curves)
+        for file, shown in pictures(rows).items()
+    ]
+
+
 SECTIONS = (
     Section("README.md", "bench_density", ("bench_density",), density_summary),
     Section("README.md", "bench_score", ("bench_score",), score_summary),
     Section("README.md", "gpu", BENCHES, gpu_summary),
-    Section("README.md", "fashion_mnist", ("fashion_mnist",), training_summary),
+    Section("README.md", "fashion_mnist", ("fashion_mnist", "paper_tables"), training_summary),
     Section("benchmarks/README.md", "gpu_status", BENCHES, gpu_status),
     *(Section("benchmarks/README.md", name, (name,), all_rows) for name in BENCHES),
+    *(Section("docs/results.md", f"paper_{name}", ("paper_tables",), partial(paper_table, name)) for name in TABLES),
 )
 PLOTS = (
     Plot("docs/images/bench_density.png", "bench_density", host_rows, plots.plot_density),
@@ -92,7 +116,7 @@ def update(root: Path, results: Path, *, check: bool) -> list[str]:
     rows = {name: read_rows(results / f"{name}.jsonl") for name in names}
     for file in dict.fromkeys(section.file for section in SECTIONS):
         path = root / file
-        old = text = path.read_text(encoding="utf-8")
+        old = text = path.read_text(encoding="utf-8") if path.exists() else ""
         for section in (s for s in SECTIONS if s.file == file):
             table = section.table([row for name in section.sources for row in rows[name]])
             new = render(text, section.name, table)
@@ -105,7 +129,7 @@ def update(root: Path, results: Path, *, check: bool) -> list[str]:
         if text != old and not check:
             with atomic_write(path, "w") as output:
                 output.write(text)
-    for plot in PLOTS:
+    for plot in (*PLOTS, *curves(rows["paper_tables"])):
         path = root / plot.file
         shown = plot.shown(rows[plot.source])
         if not shown or plots.shown_digest(path) == plots.digest(shown):
