@@ -11,6 +11,7 @@ import numpy as np
 
 from .arrays import to_numpy
 from .files import atomic_write, check_ending
+from .notebook import corrections_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,10 @@ class Corrections:
             changed_per_class=np.bincount(given[changed], minlength=num_classes),
             flows=[(int(pairs[k]) // num_classes, int(pairs[k]) % num_classes, int(counts[k])) for k in order],
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: numbers, the largest changes, and three figures."""
+        return corrections_html(self)
 
     def _largest_label(self, what: str) -> int:
         given, labels = to_numpy(self.given), to_numpy(self.labels)

@@ -17,16 +17,18 @@ LAYERS = [
     {"errors", "_core", "files"},
     {"bank_formats", "bank_parquet", "array_kinds", "bank"},
     {"arrays", "device_arrays"},
-    {"labels", "corrections", "prototypes"},
+    {"labels", "label_text", "figures", "notebook", "corrections", "prototypes"},
+    {"image_files", "decisions", "label_tree"},
     {"backends"},
     {"ops"},
-    {"sampling", "selectors", "peaks"},
+    {"sampling", "selectors", "peaks", "contrast"},
     {"selection"},
     {"scoring"},
     {"class_names", "versions"},
+    {"report"},
     {"__init__"},
     {"corrector"},
-    {"cli_report", "cli"},
+    {"cli_report", "cli_apply", "cli_page", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,0 +1,121 @@
+"""``proto-engine report`` and ``--report``: the page, with images and decision graphs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bank import FeatureBank
+from .class_names import load_with_names, renumber
+from .figures import most_changed
+from .files import check_ending, check_writable
+from .image_files import ParquetImages, list_image_folder
+from .prototypes import Prototypes
+from .report import decision_graphs, write_report
+from .report.table import read_table
+from .report.thumbnails import check_pillow
+
+_MAX_GRAPHS = 30  # classes: a graph takes a tenth of a second and eight kilobytes
+
+
+def add_page(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what the page shows besides numbers."""
+    group = parser.add_argument_group("report")
+    group.add_argument(
+        "--images",
+        metavar="PATH",
+        help="images of the rows: a folder with a subfolder for each class, or a .parquet file",
+    )
+    group.add_argument("--image-column", metavar="NAME", help="Parquet column of the images (bytes or paths)")
+    group.add_argument("--title", metavar="TEXT", help="heading of the page (default: the name of the labels' file)")
+
+
+def check_page(arguments: argparse.Namespace, path: str, option: str, *inputs: str | None) -> None:
+    """Look at the paths before hours of work."""
+    check_ending(path, (".html", ".htm"), option)
+    target = check_writable(path, option)
+    for other in (*inputs, arguments.images):
+        if other is not None and target.exists() and os.path.exists(other) and os.path.samefile(other, target):
+            raise ValueError(f"{option}: {path!r} is an input too and would be lost")
+    if arguments.images is None:
+        if arguments.image_column is not None:
+            raise ValueError("--image-column: wanted --images too")
+    elif not os.path.exists(arguments.images):
+        raise FileNotFoundError(f"--images: {arguments.images!r} does not exist")
+    else:
+        check_pillow()
+
+
+def page_of_table(arguments: argparse.Namespace) -> None:
+    """Write the page about a table that `proto-engine correct` wrote."""
+    table, names = read_table(arguments.features)
+    prototypes = None
+    if arguments.prototypes is not None:
+        prototypes, class_names = load_with_names(arguments.prototypes)
+        given, suggested = (renumber(codes, names, class_names) for codes in (table.given, table.labels))
+        table, names = replace(table, given=given, labels=suggested), class_names
+    write_page(arguments, arguments.output, table, names, prototypes)
+
+
+def write_page(
+    arguments: argparse.Namespace,
+    path: str,
+    found: Any,
+    names: list[str] | None,
+    prototypes: Prototypes | None = None,
+    bank: FeatureBank | None = None,
+) -> None:
+    """Write the page about a correction."""
+    graphs = None
+    if bank is not None and prototypes is not None:
+        classes = most_changed(found.given, found.labels, prototypes.num_classes, _MAX_GRAPHS).tolist()
+        quantile = getattr(arguments, "cutoff_quantile", 0.6)
+        own = prototypes if _picked_here(prototypes, found.given) else None
+        graphs = decision_graphs(
+            bank, found.given, own, classes=classes, cutoff_quantile=quantile, backend=_graph_backend(arguments)
+        )
+    source = getattr(arguments, "labels", None) or arguments.features
+    write_report(
+        path,
+        found,
+        prototypes=prototypes,
+        class_names=names,
+        images=_images(arguments, len(found)),
+        title=arguments.title or Path(source).name,
+        decision_graph=graphs,
+    )
+    print(f"report written to {path}")
+
+
+def _picked_here(prototypes: Prototypes, given: np.ndarray) -> bool:
+    """Whether the prototypes are rows of this bank; saved ones may be of another."""
+    rows = [(c, indices[indices >= 0]) for c, indices in enumerate(prototypes.indices)]
+    return all(len(own) == 0 or (own.max() < len(given) and bool((given[own] == c).all())) for c, own in rows)
+
+
+def _graph_backend(arguments: argparse.Namespace) -> str:
+    """The backend asked for; FAISS only scores."""
+    return "auto" if arguments.backend == "faiss" else arguments.backend
+
+
+def _images(arguments: argparse.Namespace, num_samples: int) -> Any:
+    if arguments.images is None:
+        return None
+    images: Any
+    if os.path.isdir(arguments.images):
+        if arguments.image_column is not None:
+            raise ValueError(f"--image-column: {arguments.images!r} is a folder, which has no columns")
+        paths, _, _ = list_image_folder(arguments.images, "--images")
+        images = [os.path.join(arguments.images, path) for path in paths]
+    else:
+        images = ParquetImages(arguments.images, arguments.image_column)
+    if len(images) != num_samples:
+        raise ValueError(
+            f"--images: wanted {num_samples:,} images, one a row, {arguments.images!r} has {len(images):,}"
+        )
+    return images

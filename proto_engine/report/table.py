@@ -1,0 +1,75 @@
+"""A correction read back from the table that `Corrections.save` wrote."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..label_text import encode_labels
+from ..labels import read_labels
+
+_FLOATS = ("score", "margin", "issue_score", "probability")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What `write_report` reads of a correction; columns that the file does not have are None."""
+
+    labels: np.ndarray
+    given: np.ndarray
+    score: Any = None
+    margin: Any = None
+    issue_score: Any = None
+    probability: Any = None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+
+def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
+    """Read the table of a correction.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        ``.parquet`` or ``.csv`` with the columns ``given_label`` and ``suggested_label``; ``score margin
+        issue_score probability index`` where it has them.
+
+    Returns
+    -------
+    table : Table
+        Labels as int64.
+    class_names : list of str or None
+        The sorted names where the labels are names.
+
+    Raises
+    ------
+    ValueError
+        Another ending, a missing column, or rows left out or in another order than those of the data set.
+    FileNotFoundError
+        There is no such file.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    what = f"table: {os.fspath(path)!r}"
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in (".parquet", ".csv"):
+        raise ValueError(f"{what}: wanted features and labels, or one table (.parquet or .csv) of a correction")
+    given, names = read_labels(path, "given_label")
+    suggested, others = read_labels(path, "suggested_label")
+    if (names is None) != (others is None):
+        raise ValueError(f"{what} mixes class names and numbers")
+    has = pq.read_schema(path).names if ending == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
+    wanted = [name for name in (*_FLOATS, "index") if name in has]
+    frame = pd.read_parquet(path, columns=wanted) if ending == ".parquet" else pd.read_csv(path, usecols=wanted)
+    if "index" in has and not np.array_equal(frame["index"].to_numpy(), np.arange(len(given))):
+        raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
+    if names is not None and others is not None:
+        old, new = np.array(names, dtype=object), np.array(others, dtype=object)
+        given, suggested, names = encode_labels(old[given].astype(str), new[suggested].astype(str))
+    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in _FLOATS if name in has}
+    return Table(suggested, given, **columns), names
