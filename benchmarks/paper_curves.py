@@ -54,7 +54,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             _curve(label_axes, [row["label_accuracy_by_epoch"] for row in mine], label=label, **style)
     given = [row["label_accuracy_given"] for row in rows if row["label_accuracy_given"] is not None]
     if given:
-        label_axes.axhline(statistics.mean(given), color="#999999", linestyle=":", label="labels as given")
+        level = statistics.mean(given)
+        label_axes.axhline(level, color="#777777", linestyle=":")
+        place = {"xy": (1, level), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        label_axes.annotate("as given", **place, color="#777777", fontsize=9)
     first = rows[0]
     for axes, title in ((test_axes, "Test accuracy"), (label_axes, "Share of training labels that are right")):
         axes.set(title=title, xlabel="epoch")
