@@ -18,6 +18,8 @@ def claims(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         told += _host_density(case)
     for case in _cases(host_rows(rows.get("bench_score", ()))):
         told += _host_score(case)
+    for case in _cases(rows.get("bench_correction", ())):
+        told += _correction(case)
     for case in _cases(gpu_rows(rows.get("bench_density", ()))):
         told += _gpu_density(case)
     for case in _cases(gpu_rows(rows.get("bench_engine", ()))):
@@ -50,6 +52,11 @@ def _host_score(case: list[Row]) -> list[str]:
     peak = _megabytes(ours, "memory_peak_bytes")
     told = _claim(case, "cpu / bare chunked product", ratio(ours, product_of(case)), at_most=1.3)
     return told + _claim(case, "peak memory of the process, MB", peak, at_most=1000)
+
+
+def _correction(case: list[Row]) -> list[str]:
+    share = ratio(pick(case, "LabelCorrector", "correction phase"), pick(case, "accuracy", "evaluation pass"))
+    return _claim(case, "correction phase / evaluation pass", share, at_most=1.05)
 
 
 def _gpu_density(case: list[Row]) -> list[str]:
