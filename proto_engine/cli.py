@@ -17,8 +17,10 @@ from .backends import backends, self_check
 from .backends.gpu_record import recorded_runs
 from .bank import FeatureBank
 from .class_names import load_with_names, renumber
+from .cli_apply import add_apply
+from .cli_page import add_page, check_page, page_of_table, write_page
 from .cli_report import correction_report, selection_report
-from .corrections import OUTPUT_ENDINGS
+from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write, check_ending, check_writable
 from .labels import read_labels
 from .prototypes import Prototypes
@@ -62,7 +64,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _correct(arguments: argparse.Namespace) -> None:
-    _check_output(arguments, OUTPUT_ENDINGS, arguments.features, arguments.labels, arguments.prototypes)
+    inputs = (arguments.features, arguments.labels, arguments.prototypes)
+    _check_output(arguments, OUTPUT_ENDINGS, *inputs)
+    if arguments.report is not None:
+        check_page(arguments, arguments.report, "--report", *inputs)
+    bank, names, prototypes, found = _corrected(arguments)
+    found.save(arguments.output, names)
+    print(correction_report(found.summary(prototypes.num_classes), names))
+    if arguments.report is not None:
+        write_page(arguments, arguments.report, found, names, prototypes, bank)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    check_page(arguments, arguments.output, "--output", arguments.features, arguments.labels, arguments.prototypes)
+    if arguments.labels is not None:
+        bank, names, prototypes, found = _corrected(arguments)
+        write_page(arguments, arguments.output, found, names, prototypes, bank)
+        return
+    given = [name for name in _SELECTION if hasattr(arguments, name)]
+    given += [name for name in ("feature_column", "label_column") if getattr(arguments, name) is not None]
+    if given:
+        raise ValueError(f"{_option(given[0])}: wanted LABELS too; a table of corrections leaves no room for it")
+    page_of_table(arguments)
+
+
+def _corrected(arguments: argparse.Namespace) -> tuple[FeatureBank, list[str] | None, Prototypes, Corrections]:
     bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
     labels, names = read_labels(arguments.labels, arguments.label_column)
     if arguments.prototypes is None:
@@ -81,8 +107,7 @@ def _correct(arguments: argparse.Namespace) -> None:
         progress=not arguments.quiet,
         **_common(arguments),
     )
-    found.save(arguments.output, names)
-    print(correction_report(found.summary(prototypes.num_classes), names))
+    return bank, names, prototypes, found
 
 
 def _select(arguments: argparse.Namespace) -> None:
@@ -188,14 +213,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_inputs(correct, labels=True)
     _add_output(correct, "corrected labels: .parquet or .csv")
     _add_selection(correct)
-    correct.add_argument("--prototypes", metavar="FILE", help="use these saved prototypes, select none")
-    correct.add_argument(
-        "--min-margin",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="keep labels where the best score leads by less than this (default 0)",
-    )
+    _add_correction(correct)
+    correct.add_argument("--report", metavar="FILE", help="write a page to look at too: .html")
+    add_page(correct)
     _add_running(correct)
     correct.set_defaults(run=_correct)
 
@@ -213,6 +233,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_running(score)
     score.set_defaults(run=_score)
 
+    report = commands.add_parser("report", help="a page to look at, from features and labels or from corrected labels")
+    _add_inputs(report, labels=True, table=True)
+    _add_output(report, "the page: .html")
+    add_page(report)
+    _add_selection(report)
+    _add_correction(report)
+    _add_running(report)
+    report.set_defaults(run=_report)
+
+    add_apply(commands)
+
     info = commands.add_parser(
         "info", help="print versions, which backends can run here, and whether they compute right"
     )
@@ -220,11 +251,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_inputs(parser: argparse.ArgumentParser, labels: bool) -> None:
-    parser.add_argument("features", metavar="FEATURES", help="[N, D] float features: .npy, .safetensors or .parquet")
+def _add_inputs(parser: argparse.ArgumentParser, labels: bool, table: bool = False) -> None:
+    text = "[N, D] float features: .npy, .safetensors or .parquet"
+    if table:
+        text += "; or the table that `proto-engine correct` wrote, without LABELS"
+    parser.add_argument("features", metavar="FEATURES", help=text)
     parser.add_argument("--feature-column", metavar="NAME", help="tensor or Parquet column of the features")
     if labels:
-        parser.add_argument("labels", metavar="LABELS", help="N class numbers or names: .npy, .csv or .parquet")
+        text = "N class numbers or names: .npy, .csv or .parquet"
+        parser.add_argument("labels", metavar="LABELS", nargs="?" if table else None, help=text)
         parser.add_argument("--label-column", metavar="NAME", help="CSV or Parquet column of the labels")
 
 
@@ -253,6 +288,17 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     add("eta_max", float, "X", "candidates are less similar than this to every denser row")
     add("method", str, "NAME", f"one of {', '.join(METHODS)}")
     add("seed", int, "N", "seed of the draw")
+
+
+def _add_correction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prototypes", metavar="FILE", help="use these saved prototypes, select none")
+    parser.add_argument(
+        "--min-margin",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="keep labels where the best score leads by less than this (default 0)",
+    )
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
