@@ -117,17 +117,10 @@ Array<float> similarity(const Array<float>& unit, int64_t tile, int num_threads)
   return out;
 }
 
-py::tuple count_bracket(const Array<float>& unit, float lo, float hi, int64_t capacity, int64_t tile,
-                        int num_threads) {
-  const int64_t m = unit.shape(0), d = unit.shape(1);
-  Array<int64_t> above(m);
-  int64_t* out = above.mutable_data();
-  const float* u = unit.data();
-  proto_engine::PairLists inside;
-  int64_t num_inside = 0;
-  run_native(num_threads, [&](const Execution& run) {
-    num_inside = proto_engine::count_bracket(u, m, d, lo, hi, capacity, tile, out, &inside, run);
-  });
+// Counts, how many pairs were inside, and the pairs where they were kept; the lists are emptied.
+template <class T>
+py::tuple bracket_result(const Array<T>& above, int64_t num_inside, int64_t capacity,
+                         proto_engine::PairLists& inside) {
   const int64_t n = num_inside > capacity ? 0 : num_inside;
   Array<int32_t> row(n), column(n);
   Array<float> s(n);
@@ -141,6 +134,44 @@ py::tuple count_bracket(const Array<float>& unit, float lo, float hi, int64_t ca
         *value++ = list.front().s32;
       }
   return py::make_tuple(above, num_inside, row, column, s);
+}
+
+py::tuple count_bracket(const Array<float>& unit, float lo, float hi, int64_t capacity, int64_t tile,
+                        int num_threads) {
+  const int64_t m = unit.shape(0), d = unit.shape(1);
+  Array<int64_t> above(m);
+  int64_t* out = above.mutable_data();
+  const float* u = unit.data();
+  proto_engine::PairLists inside;
+  int64_t num_inside = 0;
+  run_native(num_threads, [&](const Execution& run) {
+    num_inside = proto_engine::count_bracket(u, m, d, lo, hi, capacity, tile, out, &inside, run);
+  });
+  return bracket_result(above, num_inside, capacity, inside);
+}
+
+// The classes of rows that lie one class after another.
+void require_offsets(const Array<int64_t>& offsets, int64_t m) {
+  const int64_t* data = offsets.data();
+  require(offsets.size() > 1 && data[0] == 0 && data[offsets.size() - 1] == m, "offsets must go from 0 to m");
+  for (py::ssize_t c = 1; c < offsets.size(); ++c) require(data[c - 1] <= data[c], "offsets must ascend");
+}
+
+py::tuple count_bracket_by_class(const Array<float>& unit, const Array<int64_t>& offsets, float lo, float hi,
+                                 int64_t capacity, int64_t tile, int num_threads) {
+  const int64_t m = unit.shape(0), d = unit.shape(1), num_classes = offsets.size() - 1;
+  require_offsets(offsets, m);
+  Array<int32_t> above({m, num_classes});
+  int32_t* out = above.mutable_data();
+  const float* u = unit.data();
+  const int64_t* o = offsets.data();
+  proto_engine::PairLists inside;
+  int64_t num_inside = 0;
+  run_native(num_threads, [&](const Execution& run) {
+    num_inside =
+        proto_engine::count_bracket_by_class(u, m, d, o, num_classes, lo, hi, capacity, tile, out, &inside, run);
+  });
+  return bracket_result(above, num_inside, capacity, inside);
 }
 
 py::tuple histogram(const py::array& x, const std::string& dtype, const Array<double>& squares,
@@ -174,6 +205,25 @@ py::tuple count_threshold(const py::array& x, const std::string& dtype, const Ar
     proto_engine::count_threshold(rows, q, u, cutoff, bound, tile, more, less, run);
   });
   return py::make_tuple(above, below);
+}
+
+Array<int32_t> count_threshold_by_class(const py::array& x, const std::string& dtype, const Array<double>& squares,
+                                        const Array<float>& unit, const Array<int64_t>& offsets, double cutoff,
+                                        double bound, int64_t tile, int num_threads) {
+  const Rows rows = rows_of(x, dtype);
+  require_length(squares, rows.count, "squares must have one entry a row");
+  require_length(unit, rows.count * rows.dim, "unit must have the shape of x");
+  require_offsets(offsets, rows.count);
+  const int64_t num_classes = offsets.size() - 1;
+  Array<int32_t> above({rows.count, num_classes});
+  int32_t* out = above.mutable_data();
+  const double* q = squares.data();
+  const float* u = unit.data();
+  const int64_t* o = offsets.data();
+  run_native(num_threads, [&](const Execution& run) {
+    proto_engine::count_threshold_by_class(rows, q, u, o, num_classes, cutoff, bound, tile, out, run);
+  });
+  return above;
 }
 
 Array<double> extreme_similarity(const py::array& x, const std::string& dtype, const Array<double>& squares,
@@ -247,8 +297,10 @@ PYBIND11_MODULE(_core, module) {
   module.def("pair_similarity", &pair_similarity);
   module.def("similarity", &similarity);
   module.def("count_bracket", &count_bracket);
+  module.def("count_bracket_by_class", &count_bracket_by_class);
   module.def("histogram", &histogram);
   module.def("count_threshold", &count_threshold);
+  module.def("count_threshold_by_class", &count_threshold_by_class);
   module.def("extreme_similarity", &extreme_similarity);
   module.def("score", &score);
   module.def("score_top2", &score_top2);

@@ -360,6 +360,12 @@ void bind_launches(py::module_& cuda) {
                        at<Counter>(histogram), at<CUstream_st>(s)),
           "count");
   });
+  cuda.def("count_classes", [](const PassTuple& pass, A class_of, int64_t num_classes, float lo, float hi, A above,
+                               A list, A length, int64_t capacity, A s) {
+    check(launch_count_classes(tile_pass(pass), at<int32_t>(class_of), num_classes, lo, hi, at<uint32_t>(above),
+                               at<Entry>(list), at<Counter>(length), capacity, at<CUstream_st>(s)),
+          "count_classes");
+  });
   cuda.def("similarity", [](const PassTuple& pass, A out, A s) {
     check(launch_similarity(tile_pass(pass), at<float>(out), at<CUstream_st>(s)), "similarity");
   });
@@ -419,6 +425,12 @@ void bind_launches(py::module_& cuda) {
                                 at<CUstream_st>(s)),
           "list_threshold");
   });
+  cuda.def("list_classes",
+           [](const RowsTuple& x, A list, int64_t n, double cutoff, A class_of, int64_t num_classes, A above, A s) {
+             check(launch_list_classes(device_rows(x), at<Entry>(list), n, cutoff, at<int32_t>(class_of), num_classes,
+                                       at<uint32_t>(above), at<CUstream_st>(s)),
+                   "list_classes");
+           });
   cuda.def("list_extremes", [](const RowsTuple& x, A list, int64_t n, A rows, A order, A smallest, A eta, A s) {
     check(launch_list_extremes(device_rows(x), at<Entry>(list), n, at<int64_t>(rows), at<int64_t>(order),
                                at<uint8_t>(smallest), at<Counter>(eta), at<CUstream_st>(s)),

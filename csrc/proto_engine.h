@@ -84,9 +84,19 @@ int64_t count_bracket(const float* unit, int64_t m, int64_t d, float lo, float h
 int64_t histogram(const Rows& x, const double* squares, const float* unit, double lo, double hi, double bound,
                   int64_t bins, int64_t tile, int64_t* count, double* least, double* most, const Execution& run);
 
+// The same, counted by the class of j: above[i, c] = #{j != i of class c : s32 > hi}. Rows lie class after class, of
+// class c offsets[c] to offsets[c + 1].                                     above:   [m, C] int32
+int64_t count_bracket_by_class(const float* unit, int64_t m, int64_t d, const int64_t* offsets, int64_t num_classes,
+                               float lo, float hi, int64_t capacity, int64_t tile, int32_t* above, PairLists* inside,
+                               const Execution& run);
+
 // above[i] = #{j != i : S_ij > cutoff}, below[i] = #{j != i : S_ij < cutoff}.   [m] int64 each
 void count_threshold(const Rows& x, const double* squares, const float* unit, double cutoff, double bound,
                      int64_t tile, int64_t* above, int64_t* below, const Execution& run);
+// above[i, c] = #{j != i of class c : S_ij > cutoff}.                          above:   [m, C] int32
+void count_threshold_by_class(const Rows& x, const double* squares, const float* unit, const int64_t* offsets,
+                              int64_t num_classes, double cutoff, double bound, int64_t tile, int32_t* above,
+                              const Execution& run);
 
 // ---- eta ------------------------------------------------------------------------------------
 // For the n rows listed: eta[t] = max of S(rows[t], order[k]) over k < limit[t], or, where

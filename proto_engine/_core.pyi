@@ -24,6 +24,15 @@ def similarity(unit: NDArray[np.float32], tile: int, num_threads: int) -> NDArra
 def count_bracket(
     unit: NDArray[np.float32], lo: float, hi: float, capacity: int, tile: int, num_threads: int
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]: ...
+def count_bracket_by_class(
+    unit: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    lo: float,
+    hi: float,
+    capacity: int,
+    tile: int,
+    num_threads: int,
+) -> tuple[NDArray[np.int32], int, NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]: ...
 def histogram(
     x: np.ndarray,
     dtype: str,
@@ -46,6 +55,17 @@ def count_threshold(
     tile: int,
     num_threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def count_threshold_by_class(
+    x: np.ndarray,
+    dtype: str,
+    squares: NDArray[np.float64],
+    unit: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    cutoff: float,
+    bound: float,
+    tile: int,
+    num_threads: int,
+) -> NDArray[np.int32]: ...
 def extreme_similarity(
     x: np.ndarray,
     dtype: str,

@@ -35,6 +35,7 @@ _SELECTION = (
     "samples_per_class",
     "cutoff_quantile",
     "eta_max",
+    "contrast_quantile",
     "method",
     "seed",
 )
@@ -201,6 +202,15 @@ def _count_or_all(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"wanted a whole number or 'all', got {text!r}") from None
 
 
+def _count_or_share(text: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise argparse.ArgumentTypeError(f"wanted a whole number, or a share such as 0.5, got {text!r}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="proto-engine",
@@ -282,10 +292,11 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         )
 
     add("num_classes", int, "C", "number of classes", "one more than the largest label")
-    add("prototypes_per_class", int, "P", "prototypes of each class")
+    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, or a share of its rows such as 0.5")
     add("samples_per_class", _count_or_all, "M", "rows drawn from each class, or 'all'")
     add("cutoff_quantile", float, "Q", "share of similarities below the cutoff")
     add("eta_max", float, "X", "candidates are less similar than this to every denser row")
+    add("contrast_quantile", float, "Q", "density-contrast: share of similarities below the cutoff of all classes")
     add("method", str, "NAME", f"one of {', '.join(METHODS)}")
     add("seed", int, "N", "seed of the draw")
 

@@ -27,7 +27,9 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    prototypes_per_class, samples_per_class, cutoff_quantile, eta_max, method, backend, seed, on_bad_rows
+    prototypes_per_class, samples_per_class, cutoff_quantile, eta_max, contrast_quantile
+        As in `select_prototypes`.
+    method, backend, seed, on_bad_rows
         As in `select_prototypes`.
     min_margin : float
         As in `correct_labels`: a smaller lead keeps the given label. Has no effect on `predict`.
@@ -54,10 +56,11 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        prototypes_per_class: int = 8,
+        prototypes_per_class: int | float = 8,
         samples_per_class: int | None = 1280,
         cutoff_quantile: float = 0.6,
         eta_max: float = 0.95,
+        contrast_quantile: float = 0.9,
         method: str = "density-peaks",
         backend: str = "auto",
         seed: int = 0,
@@ -68,6 +71,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.samples_per_class = samples_per_class
         self.cutoff_quantile = cutoff_quantile
         self.eta_max = eta_max
+        self.contrast_quantile = contrast_quantile
         self.method = method
         self.backend = backend
         self.seed = seed
@@ -106,6 +110,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             samples_per_class=self.samples_per_class,
             cutoff_quantile=self.cutoff_quantile,
             eta_max=self.eta_max,
+            contrast_quantile=self.contrast_quantile,
             method=self.method,
             backend=self.backend,
             seed=self.seed,

@@ -35,11 +35,21 @@ class Prototypes:
     cutoff : array of float64, [C]
         S_c of each class (NaN where the method has none).
     rho : array of int64, [C, p]
-        Density of each prototype (0 where there is none, or the method has none).
+        Density of each prototype (0 where there is none, or the method has none). Of density contrast: how many
+        other rows of its class are more similar to it than the cutoff, which is ``share`` before the division.
     eta : array of float64, [C, p]
         Similarity to the nearest denser row (NaN where there is none, or the method has none).
     filtered : array of float64, [C]
-        Share of the class pool that the eta filter turned down on the way to the picks.
+        Share of the class pool that the eta filter turned down on the way to the picks. Of density contrast: share
+        of the rows that might have been picked, but are not consistent.
+    consistent : array of int64, [C]
+        Of density contrast: rows that might have been picked and have no greater share of neighbors in another class
+        than in their own. 0 where the published rule took over, and with every other method.
+    share : array of float64, [C, p]
+        Of density contrast: the share of the other rows of its class that are more similar to a prototype than the
+        cutoff (NaN where there is none).
+    contrast : array of float64, [C, p]
+        ``share`` less the greatest such share of another class (NaN where there is none).
     """
 
     indices: Any
@@ -50,6 +60,9 @@ class Prototypes:
     rho: Any
     eta: Any
     filtered: Any
+    consistent: Any
+    share: Any
+    contrast: Any
 
     @property
     def num_classes(self) -> int:
@@ -127,6 +140,9 @@ class Prototypes:
             "rho": shape,
             "eta": shape,
             "filtered": shape[:1],
+            "consistent": shape[:1],
+            "share": shape,
+            "contrast": shape,
         }.items():
             got = tuple(getattr(self, key).shape)
             if got != want:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from .array_kinds import as_double
 from .arrays import as_bank, as_labels, to_numpy
 from .backends.base import Picks, condition_numpy, usable
 from .bank import FeatureBank
+from .contrast import pick_density_contrast
 from .ops import (
     Resolved,
     bad_rows_message,
@@ -25,9 +29,11 @@ from .prototypes import Prototypes
 from .sampling import class_pools
 from .selectors import pick_euclidean, pick_kmeans
 
-METHODS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
+METHODS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
+_DENSITY_METHODS = METHODS[:2]
 ON_BAD_ROWS = ("raise", "keep-label")
 _WARN_FILTERED = 0.5
+_BLOCK_ELEMENTS = 2**22  # of float64 unit vectors at a time
 
 
 def select_prototypes(
@@ -35,10 +41,11 @@ def select_prototypes(
     labels: Any,
     *,
     num_classes: int | None = None,
-    prototypes_per_class: int = 8,
+    prototypes_per_class: int | float = 8,
     samples_per_class: int | None = 1280,
     cutoff_quantile: float = 0.6,
     eta_max: float = 0.95,
+    contrast_quantile: float = 0.9,
     method: str = "density-peaks",
     backend: str = "auto",
     seed: int = 0,
@@ -55,16 +62,22 @@ def select_prototypes(
         Given labels, 0 to C - 1.
     num_classes : int, optional
         C; by default one more than the largest label.
-    prototypes_per_class : int
-        p.
+    prototypes_per_class : int or float
+        p. A float above 0 and up to 1 is a share of the rows drawn from each class, rounded up (1.0: all of them);
+        for "density-peaks" and "density-contrast". Classes then have different numbers of prototypes.
     samples_per_class : int or None
         m rows drawn from each class; None uses whole classes.
     cutoff_quantile : float
         q: the share of similarities below the cutoff.
     eta_max : float
         A row is a candidate when its similarity to every denser row is below this.
-    method : {"density-peaks", "kmeans++", "density-peaks-euclidean"}
-        "density-peaks" is the published rule. "kmeans++" takes the samples nearest to k-means centers of
+    contrast_quantile : float
+        For "density-contrast": the share of similarities, those between classes included, below the one cutoff of
+        all classes.
+    method : {"density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean"}
+        "density-peaks" is the published rule. "density-contrast" takes the densest rows among those that have
+        no greater share of neighbors in another class than in their own; a class without such rows follows the
+        published rule, with a warning. "kmeans++" takes the samples nearest to k-means centers of
         unit features. "density-peaks-euclidean" takes the largest rho * delta of Rodriguez and Laio.
     backend : str
         "auto" or a name from `backends`. Every backend gives the same prototypes.
@@ -91,7 +104,8 @@ def select_prototypes(
     Warns
     -----
     UserWarning
-        Where the eta filter turned down more than half of a class, and for classes without candidates.
+        Where the eta filter turned down more than half of a class, for classes without candidates, and for classes
+        whose rows all have a greater share of neighbors in another class.
 
     References
     ----------
@@ -104,11 +118,12 @@ def select_prototypes(
         num_classes = check_count(num_classes, "num_classes")
     given = as_labels(labels, num_samples, num_classes)
     num_classes = int(given.max()) + 1 if num_classes is None else num_classes
-    p = check_count(prototypes_per_class, "prototypes_per_class")
+    check_choice(method, "method", METHODS)
+    p = _check_prototypes(prototypes_per_class, method)
     m = None if samples_per_class is None else check_count(samples_per_class, "samples_per_class")
     quantile = check_fraction(cutoff_quantile, "cutoff_quantile")
     eta_max = check_number(eta_max, "eta_max")
-    check_choice(method, "method", METHODS)
+    contrast_quantile = check_fraction(contrast_quantile, "contrast_quantile")
     check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
     seed = check_count(seed, "seed", least=0)
     resolved = resolve(bank, backend)
@@ -120,29 +135,79 @@ def select_prototypes(
     allowed = _candidate_mask(candidates, given, num_classes, good)
     pools = class_pools(given, num_classes, m, seed, good, allowed)
 
-    result = _Result(num_classes, p, dim)
     present = [c for c, rows in enumerate(pools) if len(rows)]
+    drawn = [pools[c] for c in present]
+    wanted = [_number_of(p, len(rows)) for rows in drawn]
     together: list[Picks | None] = [None] * len(present)
-    if method == "density-peaks":
-        drawn = [pools[c] for c in present]
+    if method == "density-contrast":
+        together = _pick_contrast(bank, squares, drawn, wanted, contrast_quantile, allowed, resolved)
+    elif method == "density-peaks" and isinstance(p, int):
         together = resolved.backend.pick_classes(bank, squares, drawn, p, quantile, eta_max, allowed)
-    for c, picks in zip(present, together, strict=True):
-        rows = pools[c]
-        if picks is None:
-            may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
-            whole = len(rows) == num_samples and bank.array is not None  # a bank of one class: no copy
-            stored = bank.array if whole else bank.rows(rows)
-            if method == "density-peaks":
-                pool = resolved.backend.pool(resolved.native(stored), squares[rows])
-                picks = pick_density_peaks(pool, p, quantile, eta_max, may_pick)
-            elif method == "kmeans++":
-                picks = Picks(pick_kmeans(_unit_double(stored), p, may_pick, seed=seed + c))
-            else:
-                picks = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), p, may_pick))
+    for k, (c, rows) in enumerate(zip(present, drawn, strict=True)):
+        if together[k] is not None:
+            continue
+        may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
+        stored = _rows_of(bank, rows)
+        if method in _DENSITY_METHODS:
+            pool = resolved.backend.pool(resolved.native(stored), squares[rows])
+            together[k] = pick_density_peaks(pool, wanted[k], quantile, eta_max, may_pick)
+        elif method == "kmeans++":
+            together[k] = Picks(pick_kmeans(_unit_double(stored), wanted[k], may_pick, seed=seed + c))
+        else:
+            together[k] = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), wanted[k], may_pick))
+    picked = [picks for picks in together if picks is not None]
+    largest = max((len(picks.rows) for picks in picked), default=1)
+    result = _Result(num_classes, p if isinstance(p, int) else largest, dim)
+    for c, rows, picks in zip(present, drawn, picked, strict=True):
         result.put(c, rows, picks)
     result.fill_vectors(bank)
     result.warn_filtered()
+    if method == "density-contrast":
+        result.warn_without_contrast()
     return result.prototypes(resolved)
+
+
+def _check_prototypes(value: Any, method: str) -> int | float:
+    """p, or a share of the rows of each class."""
+    if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
+        return check_count(value, "prototypes_per_class")
+    if not 0.0 < value <= 1.0:
+        raise ValueError(
+            f"prototypes_per_class: wanted a whole number, or a share above 0 and up to 1 as a float, got {value}"
+        )
+    if method not in _DENSITY_METHODS:
+        raise ValueError(f"prototypes_per_class: wanted a whole number for method {method!r}, got the share {value}")
+    return float(value)
+
+
+def _number_of(p: int | float, num_rows: int) -> int:
+    """Prototypes of a class of that many rows. A share is taken as it is written: 0.07 of 100 rows are 7."""
+    return p if isinstance(p, int) else math.ceil(Fraction(repr(p)) * num_rows)
+
+
+def _rows_of(bank: FeatureBank, rows: np.ndarray) -> Any:
+    """Rows of a bank; no copy where they are all of it, in order."""
+    whole = bank.array is not None and len(rows) == len(bank) and bool((rows == np.arange(len(rows))).all())
+    return bank.array if whole else bank.rows(rows)
+
+
+def _pick_contrast(
+    bank: FeatureBank,
+    squares: np.ndarray,
+    pools: Sequence[np.ndarray],
+    wanted: Sequence[int],
+    quantile: float,
+    allowed: np.ndarray | None,
+    resolved: Resolved,
+) -> list[Picks | None]:
+    """Density contrast for the pools of all classes; None for a class that is left to the published rule."""
+    if not pools:
+        return []
+    index = np.concatenate(pools)  # class after class
+    offsets = np.cumsum([0, *(len(rows) for rows in pools)])
+    pool = resolved.backend.pool(resolved.native(_rows_of(bank, index)), squares[index])
+    may_pick = np.ones(len(index), dtype=bool) if allowed is None else allowed[index]
+    return pick_density_contrast(pool, offsets, wanted, quantile, may_pick)
 
 
 def squares_of(bank: FeatureBank, resolved: Resolved) -> np.ndarray:
@@ -201,6 +266,9 @@ class _Result:
         self.rho = np.zeros((num_classes, p), dtype=np.int64)
         self.eta = np.full((num_classes, p), np.nan)
         self.filtered = np.zeros(num_classes)
+        self.consistent = np.zeros(num_classes, dtype=np.int64)
+        self.share = np.full((num_classes, p), np.nan)
+        self.contrast = np.full((num_classes, p), np.nan)
 
     def put(self, c: int, pool_rows: np.ndarray, picks: Picks) -> None:
         n = len(picks.rows)
@@ -208,7 +276,11 @@ class _Result:
         self.counts[c] = n
         self.cutoff[c] = picks.cutoff
         if picks.rho is not None:
-            self.rho[c, :n], self.eta[c, :n] = picks.rho, picks.eta
+            self.rho[c, :n] = picks.rho
+        if picks.eta is not None:
+            self.eta[c, :n] = picks.eta
+        if picks.contrast is not None:
+            self.consistent[c], self.share[c, :n], self.contrast[c, :n] = picks.contrast
         self.filtered[c] = picks.filtered
 
     def fill_vectors(self, bank: FeatureBank) -> None:
@@ -216,20 +288,38 @@ class _Result:
         chosen = self.indices >= 0  # [C, p]
         if not chosen.any():
             return
-        unit = np.zeros((*chosen.shape, self.folded.shape[1]))  # [C, p, D]
-        unit[chosen] = _unit_double(bank.rows(self.indices[chosen]))
-        self.vectors[...] = unit
-        for one in range(unit.shape[1]):  # one fixed order of additions; the zeros of missing picks change nothing
-            self.folded += unit[:, one]
+        rows, used = bank.rows(self.indices[chosen]), 0
+        p, dim = self.vectors.shape[1:]
+        step = max(1, _BLOCK_ELEMENTS // (p * dim))  # classes
+        for first in range(0, len(chosen), step):
+            part = slice(first, first + step)
+            count = int(chosen[part].sum())
+            if count == 0:
+                continue
+            unit = np.zeros((*chosen[part].shape, dim))  # [c, p, D]
+            unit[chosen[part]] = _unit_double(rows[used : used + count])
+            self.vectors[part] = unit
+            for one in range(p):  # one fixed order of additions; the zeros of missing picks change nothing
+                self.folded[part] += unit[:, one]
+            used += count
         self.folded /= np.maximum(self.counts, 1)[:, None]
 
     def warn_filtered(self) -> None:
-        much = np.flatnonzero(self.filtered > _WARN_FILTERED)
+        much = np.flatnonzero((self.filtered > _WARN_FILTERED) & (self.consistent == 0))  # the others know no eta
         if len(much):
             shares = ", ".join(f"class {c}: {self.filtered[c]:.0%}" for c in much[:10])
             warnings.warn(
                 f"eta_max turned down more than half of {len(much)} classes ({shares}); the features of a class "
                 "may have collapsed, or eta_max is too low",
+                stacklevel=3,
+            )
+
+    def warn_without_contrast(self) -> None:
+        without = np.flatnonzero((self.consistent == 0) & (self.counts > 0))
+        if len(without):
+            warnings.warn(
+                f"density-contrast: classes {without.tolist()} have no row whose share of neighbors is greatest in its "
+                "own class; the published rule picked their prototypes",
                 stacklevel=3,
             )
 

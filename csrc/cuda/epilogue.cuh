@@ -36,6 +36,49 @@ __device__ inline Counter append_position(Counter* length, uint32_t count) {
   return start + before - count;
 }
 
+// How many pairs of a tile are above a value, for each of its rows and columns; emptied before and after use.
+struct TileCounts {
+  uint32_t rows[kTile], columns[kTile];
+
+  template <class Loop>
+  __device__ void clear(int thread) {
+    for (int k = thread; k < kTile; k += Loop::kEpilogueThreads) rows[k] = columns[k] = 0;
+  }
+};
+
+// Counts s > hi; returns how many elements of this thread have lo <= s <= hi.
+template <class Loop>
+__device__ inline uint32_t count_tile(TileCounts& counts, float lo, float hi,
+                                      const float (&s)[Loop::kRows][Loop::kColumns], int thread) {
+  static_assert(Loop::kColumns % 4 == 0, "four counters share a register");
+  const int lane = threadIdx.x % 32;
+  uint32_t by_column[Loop::kColumns / 4] = {};  // a byte each: no warp has more than 255 rows
+  uint32_t inside = 0;
+#pragma unroll
+  for (int r = 0; r < Loop::kRows; ++r) {
+    uint32_t by_row = 0;
+#pragma unroll
+    for (int c = 0; c < Loop::kColumns; ++c) {
+      const uint32_t above = s[r][c] > hi;
+      by_row += above;
+      by_column[c / 4] += above << (8 * (c % 4));
+      inside += s[r][c] >= lo;
+    }
+    inside -= by_row;
+    by_row = sum_lanes<Loop::kRowMask>(by_row);
+    if ((lane & Loop::kRowMask) == 0 && by_row) atomicAdd(&counts.rows[Loop::row(thread, r)], by_row);
+  }
+#pragma unroll
+  for (int q = 0; q < Loop::kColumns / 4; ++q) {
+    by_column[q] = sum_lanes<Loop::kColumnMask>(by_column[q]);
+    if ((lane & Loop::kColumnMask) == 0 && by_column[q])
+#pragma unroll
+      for (int b = 0; b < 4; ++b)
+        atomicAdd(&counts.columns[Loop::column(thread, 4 * q + b)], by_column[q] >> (8 * b) & 255u);
+  }
+  return inside;
+}
+
 // above[i] += #{j : s32 > hi} for rows and columns alike; pairs inside the bracket are appended to the list
 // of their class and counted in its histogram.
 template <class Loop>
@@ -46,45 +89,15 @@ struct CountEpilogue {
     Entry* entries;      // the lists of all classes
     Counter* histogram;  // [C, kBins]
   };
-  struct Shared {
-    uint32_t rows[kTile], columns[kTile];
-  };
+  using Shared = TileCounts;
 
-  __device__ static void begin(const Params&, Shared& shared, int thread) {
-    for (int k = thread; k < kTile; k += Loop::kEpilogueThreads) shared.rows[k] = shared.columns[k] = 0;
-  }
+  __device__ static void begin(const Params&, Shared& shared, int thread) { shared.clear<Loop>(thread); }
 
   __device__ static void tile(const Params& params, Shared& shared, const Tile& tile,
                               float (&s)[Loop::kRows][Loop::kColumns], int thread) {
-    static_assert(Loop::kColumns % 4 == 0, "four counters share a register");
     Loop::sync();  // the counters have been emptied
     ClassState& state = params.state[tile.c];
-    const float lo = state.lo, hi = state.hi;
-    const int lane = threadIdx.x % 32;
-    uint32_t by_column[Loop::kColumns / 4] = {};  // a byte each: no warp has more than 255 rows
-    uint32_t inside = 0;
-#pragma unroll
-    for (int r = 0; r < Loop::kRows; ++r) {
-      uint32_t by_row = 0;
-#pragma unroll
-      for (int c = 0; c < Loop::kColumns; ++c) {
-        const uint32_t above = s[r][c] > hi;
-        by_row += above;
-        by_column[c / 4] += above << (8 * (c % 4));
-        inside += s[r][c] >= lo;
-      }
-      inside -= by_row;
-      by_row = sum_lanes<Loop::kRowMask>(by_row);
-      if ((lane & Loop::kRowMask) == 0 && by_row) atomicAdd(&shared.rows[Loop::row(thread, r)], by_row);
-    }
-#pragma unroll
-    for (int q = 0; q < Loop::kColumns / 4; ++q) {
-      by_column[q] = sum_lanes<Loop::kColumnMask>(by_column[q]);
-      if ((lane & Loop::kColumnMask) == 0 && by_column[q])
-#pragma unroll
-        for (int b = 0; b < 4; ++b)
-          atomicAdd(&shared.columns[Loop::column(thread, 4 * q + b)], by_column[q] >> (8 * b) & 255u);
-    }
+    const uint32_t inside = count_tile<Loop>(shared, state.lo, state.hi, s, thread);
     if (__any_sync(kWholeWarp, inside > 0)) keep(params, state, tile, s, thread, inside);
     Loop::sync();
     give_away(params, shared, tile, thread);

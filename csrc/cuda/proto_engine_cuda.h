@@ -65,6 +65,12 @@ cudaError_t launch_histogram(const TilePass& pass, const ClassState* states, Cou
 // above [M] uint32, histogram [C, kBins]; adds to what is there.
 cudaError_t launch_count(const TilePass& pass, ClassState* states, uint32_t* above, Entry* entries,
                          Counter* histogram, cudaStream_t stream);
+// One class of m rows, themselves of C classes in a row: above [m, C] uint32, for each row how many of every class
+// have s32 > hi; pairs with lo <= s32 <= hi are listed, *length says how many. Adds to what is there.   class_of [m]
+// int32
+cudaError_t launch_count_classes(const TilePass& pass, const int32_t* class_of, int64_t num_classes, float lo,
+                                 float hi, uint32_t* above, Entry* list, Counter* length, int64_t capacity,
+                                 cudaStream_t stream);
 // out [m, m] float32.
 cudaError_t launch_similarity(const TilePass& pass, float* out, cudaStream_t stream);
 // best [n] uint32, started from zero: the greatest +-s32 of each listed row.
@@ -102,6 +108,8 @@ cudaError_t launch_list_bins(const DeviceRows& x, const Entry* list, int64_t n, 
                              Counter* count, Counter* least, Counter* most, Counter* above, cudaStream_t stream);
 cudaError_t launch_list_threshold(const DeviceRows& x, const Entry* list, int64_t n, double cutoff, uint32_t* above,
                                   uint32_t* equal, cudaStream_t stream);
+cudaError_t launch_list_classes(const DeviceRows& x, const Entry* list, int64_t n, double cutoff,
+                                const int32_t* class_of, int64_t num_classes, uint32_t* above, cudaStream_t stream);
 cudaError_t launch_list_extremes(const DeviceRows& x, const Entry* list, int64_t n, const int64_t* rows,
                                  const int64_t* order, const uint8_t* smallest, Counter* eta, cudaStream_t stream);
 

@@ -41,6 +41,16 @@ def cutoff_rank(quantile: float, m: int) -> int:
     return int(np.floor(quantile * (m * m - 1)))
 
 
+def classes_within(offsets: np.ndarray, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Classes that rows ``start`` to ``stop`` belong to: number, first and last row counted from ``start``."""
+    c = int(np.searchsorted(offsets, start, side="right")) - 1
+    while offsets[c] < stop:
+        first, last = max(int(offsets[c]), start), min(int(offsets[c + 1]), stop)
+        if first < last:
+            yield c, first - start, last - start
+        c += 1
+
+
 class Pool(ABC):
     """The rows of one class, made ready for their similarities."""
 
@@ -54,6 +64,14 @@ class Pool(ABC):
     @abstractmethod
     def density_at(self, cutoff: float) -> np.ndarray:
         """rho [m] int64 for a cutoff that is given."""
+
+    @abstractmethod
+    def class_counts(self, quantile: float, offsets: np.ndarray) -> tuple[float, np.ndarray]:
+        """The cutoff over all pairs of the pool, and ``class_counts_at`` it."""
+
+    @abstractmethod
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        """#{j != i of class c : S_ij > cutoff}; rows offsets[c] to offsets[c + 1] are class c.   [m, C] int32"""
 
     @abstractmethod
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
@@ -79,6 +97,7 @@ class Picks:
     eta: np.ndarray | None = None
     cutoff: float = float("nan")
     filtered: float = 0.0
+    contrast: tuple[int, np.ndarray, np.ndarray] | None = None  # consistent rows; share and contrast of the picks
 
 
 class Backend(ABC):

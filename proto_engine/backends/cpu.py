@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import Pool, error_bound
-from .exact import ExactPool, Inside
+from .exact import Inside, OnePassPool
 from .host import HostBackend, default_tile, single_threaded_blas, stored
 
 try:
@@ -19,7 +19,7 @@ else:
     _core.set_sgemm(cython_blas.__pyx_capi__["sgemm"])
 
 
-class CpuPool(ExactPool):
+class CpuPool(OnePassPool):
     """Rows as stored for the float64 look-ups, and their float32 unit rows for the tiles."""
 
     def __init__(self, rows: np.ndarray, squares: np.ndarray, threads: int, tile: int | None) -> None:
@@ -36,6 +36,12 @@ class CpuPool(ExactPool):
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
         with single_threaded_blas():
             return Inside(*_core.count_bracket(self._unit, lo, hi, capacity, self._tile, self._threads))
+
+    def count_bracket_by_class(self, lo: float, hi: float, capacity: int, offsets: np.ndarray) -> Inside:
+        with single_threaded_blas():
+            return Inside(
+                *_core.count_bracket_by_class(self._unit, offsets, lo, hi, capacity, self._tile, self._threads)
+            )
 
     def histogram(self, lo: float, hi: float, bins: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         with single_threaded_blas():
@@ -59,6 +65,20 @@ class CpuPool(ExactPool):
                 self._dtype,
                 self._squares,
                 self._unit,
+                cutoff,
+                self.bound,
+                self._tile,
+                self._threads,
+            )
+
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        with single_threaded_blas():
+            return _core.count_threshold_by_class(
+                self._rows,
+                self._dtype,
+                self._squares,
+                self._unit,
+                offsets,
                 cutoff,
                 self.bound,
                 self._tile,

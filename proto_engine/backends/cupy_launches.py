@@ -38,6 +38,16 @@ EXTREMES = record(("limit", P), ("smallest", P), ("best", P))
 PARAMETERS = {
     "Histogram": record(("state", P), ("histogram", P)),
     "Count": record(("state", P), ("above", P), ("entries", P), ("histogram", P)),
+    "ClassCount": record(
+        ("class_of", P),
+        ("num_classes", Q),
+        ("lo", F),
+        ("hi", F),
+        ("above", P),
+        ("list", P),
+        ("length", P),
+        ("capacity", P),
+    ),
     "Store": record(("out", P)),
     "Best": EXTREMES,
     "Near": record(("extremes", EXTREMES), ("reach", F), ("list", P), ("length", P), ("capacity", P)),
@@ -66,6 +76,7 @@ BY_ELEMENT = {
     "pick_kernel": (ROWS, P, P, P, P, P, P, I, D, P, P, P, P),
     "list_bins_kernel": (ROWS, P, Q, D, D, I, P, P, P, P),
     "list_threshold_kernel": (ROWS, P, Q, D, P, P),
+    "list_classes_kernel": (ROWS, P, Q, D, P, Q, P),
     "list_extremes_kernel": (ROWS, P, Q, P, P, P, P),
 }
 
@@ -73,9 +84,11 @@ _LOOP_SHARED = {
     "SimtLoop": record(("a", (F, (16, mirror.TILE + 4))), ("b", (F, (16, mirror.TILE + 4)))),
     "MmaLoop": record(("a", ("u2", (4, mirror.TILE * 32))), ("b", ("u2", (4, mirror.TILE * 32)))),
 }
+_TILE_COUNTS = record(("rows", ("u4", mirror.TILE)), ("columns", ("u4", mirror.TILE)))
 _EPILOGUE_SHARED = {
     "Histogram": record(("bins", ("u4", mirror.BINS)), ("c", I)),
-    "Count": record(("rows", ("u4", mirror.TILE)), ("columns", ("u4", mirror.TILE))),
+    "Count": _TILE_COUNTS,
+    "ClassCount": _TILE_COUNTS,
 }
 _NOTHING = np.dtype("u1")  # an empty struct takes a byte
 
@@ -109,7 +122,7 @@ def element_program(dtype: int) -> Program:
     element = ELEMENTS[dtype]
     kernels = tuple(f"{name}<{element}>" for name in BY_ELEMENT)
     claims = layout_claims(f"StoredRows<{element}>", ROWS)
-    return Program(("finish.cuh", "lists.cuh", "peaks.cuh"), kernels, tuple(claims))
+    return Program(("finish.cuh", "lists.cuh", "class_counts.cuh", "peaks.cuh"), kernels, tuple(claims))
 
 
 @cache
@@ -124,7 +137,12 @@ def tile_program(loop: str, epilogue: str) -> Program:
         *layout_claims("Operand", OPERAND),
         *layout_claims(f"{struct}::Params", PARAMETERS[epilogue]),
     ]
-    return Program(("lists.cuh", header, "tile_kernel.cuh"), (f"tile_kernel<{loop}, {struct}>",), tuple(claims), least)
+    return Program(
+        ("lists.cuh", "class_counts.cuh", header, "tile_kernel.cuh"),
+        (f"tile_kernel<{loop}, {struct}>",),
+        tuple(claims),
+        least,
+    )
 
 
 # ---- launches ------------------------------------------------------------------------------------------
@@ -221,6 +239,20 @@ class Launches:
     def count(self, tiles: TilePass, states: int, above: int, entries: int, histogram: int) -> None:
         self._pass("Count", tiles, (states, above, entries, histogram))
 
+    def count_classes(
+        self,
+        tiles: TilePass,
+        class_of: int,
+        num_classes: int,
+        lo: float,
+        hi: float,
+        above: int,
+        list_: int,
+        length: int,
+        capacity: int,
+    ) -> None:
+        self._pass("ClassCount", tiles, (class_of, num_classes, lo, hi, above, list_, length, capacity))
+
     def similarity(self, tiles: TilePass, out: int) -> None:
         self._pass("Store", tiles, (out,))
 
@@ -304,6 +336,13 @@ class Launches:
         if n:
             values = (_rows(x), list_, n, cutoff, above, equal)
             self._by_element("list_threshold_kernel", x.dtype, blocks_for(n, ROW_GROUPS), *values)
+
+    def list_classes(
+        self, x: StoredRows, list_: int, n: int, cutoff: float, class_of: int, num_classes: int, above: int
+    ) -> None:
+        if n:
+            values = (_rows(x), list_, n, cutoff, class_of, num_classes, above)
+            self._by_element("list_classes_kernel", x.dtype, blocks_for(n, ROW_GROUPS), *values)
 
     def list_extremes(self, x: StoredRows, list_: int, n: int, rows: int, order: int, smallest: int, eta: int) -> None:
         if n:

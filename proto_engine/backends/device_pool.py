@@ -123,6 +123,29 @@ class DevicePool(ExactPool):
             same = downloaded(gpu, equal.pointer, self.m, np.uint32).astype(np.int64)
             return above, self.m - 1 - above - same
 
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        gpu, num_classes = self._gpu, len(offsets) - 1
+        nearest = float(np.clip(cutoff, -2.0, 2.0))
+        lo, hi = float32_outwards(nearest - self.bound, nearest + self.bound)
+        with gpu.current():
+            scan = _Scan(self._rows, self.m, lo, hi, SLAB_PAIRS)
+            class_of = uploaded(gpu, np.repeat(np.arange(num_classes, dtype=np.int32), np.diff(offsets)))
+            above, length = gpu.empty(4 * self.m * num_classes), gpu.empty(8)
+            list_of = (scan.list, length.pointer, SLAB_PAIRS)
+
+            def listed(first: int, last: int) -> int:
+                if first == 0:  # also where all tiles have been counted, too many pairs to keep
+                    gpu.fill(above.pointer, 0, 4 * self.m * num_classes)
+                gpu.fill(length.pointer, 0, 8)
+                tiles, classes = scan.tile_pass(first, last), (class_of.pointer, num_classes)
+                gpu.launch("count_classes", tiles, *classes, lo, hi, above.pointer, *list_of)
+                return int(downloaded(gpu, length.pointer, 1, np.uint64)[0])
+
+            for found in _at_once_or_in_slabs(listed, scan.num_tiles):
+                decided = (cutoff, class_of.pointer, num_classes, above.pointer)
+                gpu.launch("list_classes", self._rows.stored, scan.list, found, *decided)
+            return downloaded(gpu, above.pointer, (self.m, num_classes), np.uint32).astype(np.int32)
+
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.empty(len(rows))
         with self._gpu.current():

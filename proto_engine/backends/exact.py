@@ -10,6 +10,8 @@ pinned float64 S of single pairs. This module turns them into exact results:
    on either side of S_c or be S_c. Those are looked up in float64; S_c is one of them.
 4. rho follows from integer counts. The diagonal is not visited: S_ii is 1.
 
+Counts by the class of the other row (`class_counts`) are found in the same way, in a pass of their own kind.
+
 If the cutoff's rank falls outside the bracket, the bracket is widened. If more pairs than can be kept
 lie inside it (ties: duplicate rows, binary features), S_c is closed in on by histograms of S and a last
 pass counts against it: slower, but memory stays bounded.
@@ -17,7 +19,9 @@ pass counts against it: slower, but memory stays bounded.
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +40,7 @@ _BATCH = 2**18
 class Inside:
     """Outcome of a pass against a bracket: counts above it, and the pairs inside it."""
 
-    above: np.ndarray  # [m] int64
+    above: np.ndarray  # [m] int64, or [m, C] int32 where the pass counts by class
     num_inside: int
     row: np.ndarray  # [n] int32, row < column; empty when num_inside exceeded the capacity
     column: np.ndarray  # [n] int32
@@ -62,6 +66,9 @@ class ExactPool(Pool):
     def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
         """#{j != i : S_ij > cutoff} and #{j != i : S_ij < cutoff}.   [m] int64 each"""
 
+    @abstractmethod
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray: ...
+
     @property
     def bound(self) -> float:
         return error_bound(self.dim)
@@ -73,6 +80,42 @@ class ExactPool(Pool):
         above, below = self.count_threshold(cutoff)
         return above - below + int(np.sign(1.0 - cutoff))  # the last term is the diagonal
 
+    def class_counts(self, quantile: float, offsets: np.ndarray) -> tuple[float, np.ndarray]:
+        """In two passes."""
+        cutoff = self.density(quantile)[0]
+        return cutoff, self.class_counts_at(cutoff, offsets)
+
+
+class OnePassPool(ExactPool):
+    """A pool whose pass against a bracket can count by class, so that cutoff and counts are found in one."""
+
+    @abstractmethod
+    def count_bracket_by_class(self, lo: float, hi: float, capacity: int, offsets: np.ndarray) -> Inside:
+        """`count_bracket` with #{j of class c : s32 > hi} for each row."""
+
+    def class_counts(self, quantile: float, offsets: np.ndarray) -> tuple[float, np.ndarray]:
+        return cutoff_and_class_counts(self, quantile, offsets)
+
+
+@dataclass
+class _Found:
+    """The cutoff, and what decides the pairs inside the bracket against it."""
+
+    cutoff: float
+    inside: Inside
+    high: float  # pairs with a greater s32 are above the cutoff for certain
+    first: np.ndarray  # [u] int64 rows of the pairs that s32 did not decide
+    second: np.ndarray
+    exact: np.ndarray  # [u] float64 their S
+
+    def certain(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of the pairs inside the bracket that are above the cutoff for certain, some at a time."""
+        inside = self.inside
+        for start in range(0, len(inside.s32), _BATCH):
+            part = slice(start, start + _BATCH)
+            above = inside.s32[part] > np.float32(self.high)
+            yield inside.row[part][above], inside.column[part][above]
+
 
 def cutoff_and_density(
     pool: ExactPool,
@@ -82,12 +125,60 @@ def cutoff_and_density(
     capacity: int | None = None,
 ) -> tuple[float, np.ndarray]:
     """The cutoff and rho of a pool; ``bracket`` and ``capacity`` replace the chosen ones (for tests)."""
+    found = _search(pool, quantile, pool.count_bracket, bracket, capacity)
+    if isinstance(found, float):
+        return found, pool.density_at(found)
+    cutoff, exact = found.cutoff, found.exact
+    above = found.inside.above + int(cutoff < 1.0)
+    equal = np.full(pool.m, int(cutoff == 1.0), dtype=np.int64)
+    for sides in found.certain():  # bincount widens its input: a part at a time
+        for side in sides:
+            above += np.bincount(side, minlength=pool.m)
+    for side in (found.first, found.second):
+        above += np.bincount(side[exact > cutoff], minlength=pool.m)
+        equal += np.bincount(side[exact == cutoff], minlength=pool.m)
+    return cutoff, 2 * above + equal - pool.m
+
+
+def cutoff_and_class_counts(
+    pool: OnePassPool,
+    quantile: float,
+    offsets: np.ndarray,
+    *,
+    bracket: tuple[float, float] | None = None,
+    capacity: int | None = None,
+) -> tuple[float, np.ndarray]:
+    """`Pool.class_counts` in one pass; ``bracket`` and ``capacity`` replace the chosen ones (for tests)."""
+
+    def count(lo: float, hi: float, room: int) -> Inside:
+        return pool.count_bracket_by_class(lo, hi, room, offsets)
+
+    found = _search(pool, quantile, count, bracket, capacity)
+    if isinstance(found, float):
+        return found, pool.class_counts_at(found, offsets)
+    counts = found.inside.above  # [m, C]
+    class_of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))  # [m]
+    chosen = found.exact > found.cutoff
+    for first, second in itertools.chain(found.certain(), [(found.first[chosen], found.second[chosen])]):
+        np.add.at(counts, (first, class_of[second]), 1)
+        np.add.at(counts, (second, class_of[first]), 1)
+    return found.cutoff, counts
+
+
+def _search(
+    pool: ExactPool,
+    quantile: float,
+    count: Callable[[float, float, int], Inside],
+    bracket: tuple[float, float] | None,
+    capacity: int | None,
+) -> _Found | float:
+    """Steps 1 to 3, with passes by ``count``; the cutoff alone where it had to be closed in on."""
     rank = cutoff_rank(quantile, pool.m)
     lo, hi, room = bracket_of(pool, rank)
     lo, hi = (lo, hi) if bracket is None else float32_outwards(*bracket)
     room = room if capacity is None else capacity
     while True:
-        inside = pool.count_bracket(lo, hi, room)
+        inside = count(lo, hi, room)
         first = _entries_below(pool, inside, lo)  # entries of S whose s32 is below the bracket
         last = first + 2 * inside.num_inside + (pool.m if lo <= 1.0 <= hi else 0)
         if rank < first:
@@ -147,13 +238,13 @@ def _sample(pool: ExactPool) -> np.ndarray:
 
 
 def _entries_below(pool: ExactPool, inside: Inside, lo: float) -> int:
-    above = int(inside.above.sum()) // 2
+    above = int(inside.above.sum(dtype=np.int64)) // 2
     below = pool.m * (pool.m - 1) // 2 - above - inside.num_inside
     return 2 * below + (pool.m if lo > 1.0 else 0)
 
 
-def _finish(pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool) -> tuple[float, np.ndarray]:
-    """Step 3 and 4: look up the undecided pairs, take the order statistic among them, count."""
+def _finish(pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_inside: bool) -> _Found:
+    """Step 3: look up the undecided pairs, take the order statistic among them."""
     # Rounded outwards to float32: a few more pairs are looked up, and no wider copy of s32 is made.
     low, high = float32_outwards(t - 2 * pool.bound, t + 2 * pool.bound)
     undecided = np.flatnonzero((inside.s32 >= np.float32(low)) & (inside.s32 <= np.float32(high)))
@@ -163,22 +254,10 @@ def _finish(pool: ExactPool, inside: Inside, rank: int, t: float, *, diagonal_in
     exact = pool.pair_similarity(first, second)
     ones = pool.m if diagonal_inside and low <= 1.0 <= high else 0
     rank -= 2 * num_below + (pool.m if diagonal_inside and low > 1.0 else 0)
-    cutoff = order_statistic(exact, rank, ones)
-
-    above = inside.above + int(cutoff < 1.0)
-    equal = np.full(pool.m, int(cutoff == 1.0), dtype=np.int64)
-    for start in range(0, len(inside.s32), _BATCH):  # bincount widens its input: a part at a time
-        part = slice(start, start + _BATCH)
-        certain = inside.s32[part] > np.float32(high)
-        for side in (inside.row, inside.column):
-            above += np.bincount(side[part][certain], minlength=pool.m)
-    for side in (first, second):
-        above += np.bincount(side[exact > cutoff], minlength=pool.m)
-        equal += np.bincount(side[exact == cutoff], minlength=pool.m)
-    return cutoff, 2 * above + equal - pool.m
+    return _Found(order_statistic(exact, rank, ones), inside, high, first, second, exact)
 
 
-def _close_in(pool: ExactPool, rank: int, lo: float, hi: float) -> tuple[float, np.ndarray]:
+def _close_in(pool: ExactPool, rank: int, lo: float, hi: float) -> float:
     """Ties: narrow [lo, hi], which holds S_c, bin by bin until all values of the bin are equal."""
     lo, hi = max(lo, -2.0), min(hi, 2.0)
     while lo < hi:
@@ -192,7 +271,7 @@ def _close_in(pool: ExactPool, rank: int, lo: float, hi: float) -> tuple[float, 
             least[b], most[b] = min(least[b], 1.0), max(most[b], 1.0)
         chosen = int(np.searchsorted(first + np.cumsum(entries), rank, side="right"))
         lo, hi = float(least[chosen]), float(most[chosen])
-    return lo, pool.density_at(lo)
+    return lo
 
 
 def float32_outwards(lo: float, hi: float) -> tuple[float, float]:

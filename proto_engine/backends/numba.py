@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from .base import Pool, error_bound
-from .exact import ExactPool, Inside, float32_outwards
+from .base import Pool, classes_within, error_bound
+from .exact import Inside, OnePassPool, float32_outwards
 from .host import HostBackend, default_tile, single_threaded_blas
 from .numba_loops import (
     best_two,
@@ -24,6 +24,7 @@ from .numba_loops import (
     improve_best,
     scale_rows,
     scan_tile,
+    scan_tile_by_class,
     similar_pairs,
     square_rows,
 )
@@ -96,11 +97,52 @@ class _TileWorker:
         upper, lower = pool.unit[i0 : i0 + pool.tile], pool.unit[j0 : j0 + pool.tile]
         s = self._s[: len(upper) * len(lower)].reshape(len(upper), len(lower))
         np.dot(upper, lower.T, out=s)
-        found = scan_tile(s, i0 == j0, self._lo, self._hi, self.above, i0, j0, self._positions)
-        self._visit(s, i0, j0, self._positions[:found])
+        self._visit(s, i0, j0, self._positions[: self._scan(s, i0, j0)])
+
+    def _scan(self, s: np.ndarray, i0: int, j0: int) -> int:
+        return scan_tile(s, i0 == j0, self._lo, self._hi, self.above, i0, j0, self._positions)
 
 
-class NumbaPool(ExactPool):
+class _ClassWorker(_TileWorker):
+    """Counts by class, a tile at a time, added to an array that all threads share: one each would be [m, C]."""
+
+    def __init__(
+        self,
+        pool: NumbaPool,
+        lo: float,
+        hi: float,
+        visit: Callable[..., None],
+        offsets: np.ndarray,
+        shared: np.ndarray,
+        lock: threading.Lock,
+    ) -> None:
+        super().__init__(pool, lo, hi, visit)
+        self._offsets, self._shared, self._lock = offsets, shared, lock
+
+    def _scan(self, s: np.ndarray, i0: int, j0: int) -> int:
+        height, width = s.shape
+        rows, _, row_ends = zip(*classes_within(self._offsets, i0, i0 + height), strict=True)
+        columns, _, column_ends = zip(*classes_within(self._offsets, j0, j0 + width), strict=True)
+        of_rows = np.zeros((height, len(columns)), dtype=np.int32)
+        of_columns = np.zeros((len(rows), width), dtype=np.int32)
+        found = scan_tile_by_class(
+            s,
+            i0 == j0,
+            self._lo,
+            self._hi,
+            np.array(row_ends),
+            np.array(column_ends),
+            of_rows,
+            of_columns,
+            self._positions,
+        )
+        with self._lock:
+            self._shared[i0 : i0 + height, columns] += of_rows
+            self._shared[j0 : j0 + width, rows] += of_columns.T
+        return found
+
+
+class NumbaPool(OnePassPool):
     """Rows as float32 or float64 for the look-ups, and their float32 unit rows for the tiles."""
 
     def __init__(self, rows: np.ndarray, squares: np.ndarray, threads: int, tile: int | None) -> None:
@@ -121,6 +163,18 @@ class NumbaPool(ExactPool):
             above += worker.above
         return above
 
+    def _tiles_by_class(
+        self, lo: float, hi: float, visit: Callable[..., None], offsets: np.ndarray, above: np.ndarray
+    ) -> None:
+        """Show every tile to ``visit``; adds #{j != i of class c : s32 > hi} to ``above`` [m, C]."""
+        lock = threading.Lock()
+        with single_threaded_blas():
+            _share(
+                self.side * (self.side + 1) // 2,
+                self._threads,
+                lambda: _ClassWorker(self, lo, hi, visit, offsets, above, lock),
+            )
+
     def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         out = np.empty(len(first))
 
@@ -132,6 +186,18 @@ class NumbaPool(ExactPool):
         return out
 
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
+        return self._bracket(capacity, lambda visit: self._tiles(lo, hi, lambda: visit))
+
+    def count_bracket_by_class(self, lo: float, hi: float, capacity: int, offsets: np.ndarray) -> Inside:
+        def scan(visit: Callable[..., None]) -> np.ndarray:
+            above = np.zeros((self.m, len(offsets) - 1), dtype=np.int32)
+            self._tiles_by_class(lo, hi, visit, offsets, above)
+            return above
+
+        return self._bracket(capacity, scan)
+
+    def _bracket(self, capacity: int, scan: Callable[[Callable[..., None]], np.ndarray]) -> Inside:
+        """Keeps what ``scan`` shows inside its bracket, beside what it counts above."""
         lock = threading.Lock()
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         num_inside = 0
@@ -149,7 +215,7 @@ class NumbaPool(ExactPool):
                 if num_inside <= capacity:
                     kept.append(entry)
 
-        above = self._tiles(lo, hi, lambda: visit)
+        above = scan(visit)
         kept.append((np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)))
         return Inside(above, num_inside, *(np.concatenate(part) for part in zip(*kept, strict=True)))
 
@@ -186,11 +252,32 @@ class NumbaPool(ExactPool):
 
             return visit
 
-        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
-        above32 = self._tiles(*float32_outwards(nearest - self.bound, nearest + self.bound), make_visit)
+        above32 = self._tiles(*self._reach_of(cutoff), make_visit)
         above, equal = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
         above += above32
         return above, self.m - 1 - above - equal
+
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        counts = np.zeros((self.m, len(offsets) - 1), dtype=np.int32)
+        class_of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))  # [m]
+        lock, decided = threading.Lock(), np.zeros_like(counts)
+
+        def visit(s: np.ndarray, i0: int, j0: int, positions: np.ndarray) -> None:
+            row, column = np.divmod(positions.astype(np.int64), s.shape[1])
+            i, j, value = row + i0, column + j0, np.empty(len(positions))
+            similar_pairs(self._rows, self._squares, i, j, value)
+            i, j = i[value > cutoff], j[value > cutoff]
+            with lock:
+                np.add.at(decided, (i, class_of[j]), 1)
+                np.add.at(decided, (j, class_of[i]), 1)
+
+        self._tiles_by_class(*self._reach_of(cutoff), visit, offsets, counts)
+        return counts + decided
+
+    def _reach_of(self, cutoff: float) -> tuple[float, float]:
+        """The bracket outside of which float32 decides."""
+        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
+        return float32_outwards(nearest - self.bound, nearest + self.bound)
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendUnavailable
-from .base import Backend, Pool, error_bound, usable
+from .base import Backend, Pool, classes_within, error_bound, usable
 from .exact import ExactPool, Inside, float32_outwards
 from .process_setting import ProcessSetting
 
@@ -201,6 +201,25 @@ class NumbaCudaPool(ExactPool):
                     counts += np.bincount(side[chosen], minlength=self.m)
         above += above32.copy_to_host()
         return above, self.m - 1 - above - equal
+
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        """Slab after slab of S by the host: short rather than fast, as all of this backend."""
+        counts = np.zeros((self.m, len(offsets) - 1), dtype=np.int32)
+        lo, hi = float32_outwards(cutoff - self.bound, cutoff + self.bound)
+        everyone = np.arange(self.m)
+        slabs = [everyone[start : start + self._launcher.slab] for start in everyone[:: self._launcher.slab]]
+        for a, rows in enumerate(slabs):
+            for columns in slabs[a:]:
+                s = self._launcher.products(self._unit, rows, self._unit, columns)
+                above, near = s > hi, (s >= lo) & (s <= hi)
+                row, column = np.nonzero(near)
+                above[row, column] = self.pair_similarity(rows[row], columns[column]) > cutoff
+                above &= columns > rows[:, None]
+                for c, start, stop in classes_within(offsets, int(columns[0]), int(columns[-1]) + 1):
+                    counts[rows, c] += above[:, start:stop].sum(axis=1, dtype=np.int32)
+                for c, start, stop in classes_within(offsets, int(rows[0]), int(rows[-1]) + 1):
+                    counts[columns, c] += above[start:stop].sum(axis=0, dtype=np.int32)
+        return counts
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison

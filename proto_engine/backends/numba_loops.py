@@ -107,6 +107,26 @@ def similar_pairs(x: np.ndarray, squares: np.ndarray, first: np.ndarray, second:
 
 
 @compiled
+def _scan_part(
+    row: np.ndarray, begin: int, end: int, lo: float, hi: float, first: int, positions: np.ndarray, found: int
+) -> tuple[Any, int]:
+    """How many of row[begin:end] are above hi; ``positions`` of those inside, as first + column, from ``found`` on."""
+    total = np.int64(0)
+    for c0 in range(begin, end, _SCAN):
+        part = row[c0 : min(c0 + _SCAN, end)]
+        greater, reach = np.int32(0), np.int32(0)
+        for c in range(part.size):
+            greater += np.int32(part[c] > hi)
+            reach += np.int32(part[c] >= lo)
+        total += greater
+        if reach != greater:
+            for c in range(part.size):  # without a branch: written everywhere, kept where it is inside
+                positions[found] = first + c0 + c
+                found += int((part[c] >= lo) & (part[c] <= hi))
+    return total, found
+
+
+@compiled
 def scan_tile(
     s: np.ndarray, diagonal: bool, lo: float, hi: float, above: np.ndarray, i0: int, j0: int, positions: np.ndarray
 ) -> int:
@@ -118,20 +138,40 @@ def scan_tile(
         row, column_above = s[r, skip:], above[j0 + skip : j0 + width]
         for c in range(row.size):
             column_above[c] += np.int32(row[c] > hi)
-        total = np.int64(0)
-        for c0 in range(skip, width, _SCAN):
-            part = s[r, c0 : min(c0 + _SCAN, width)]
-            greater, reach = np.int32(0), np.int32(0)
-            for c in range(part.size):
-                greater += np.int32(part[c] > hi)
-                reach += np.int32(part[c] >= lo)
-            total += greater
-            if reach != greater:
-                first = r * width + c0
-                for c in range(part.size):  # without a branch: written everywhere, kept where it is inside
-                    positions[found] = first + c
-                    found += int((part[c] >= lo) & (part[c] <= hi))
+        total, found = _scan_part(s[r], skip, width, lo, hi, r * width, positions, found)
         above[i0 + r] += total
+    return found
+
+
+@compiled
+def scan_tile_by_class(
+    s: np.ndarray,
+    diagonal: bool,
+    lo: float,
+    hi: float,
+    row_ends: np.ndarray,
+    column_ends: np.ndarray,
+    of_rows: np.ndarray,
+    of_columns: np.ndarray,
+    positions: np.ndarray,
+) -> int:
+    """`scan_tile` with counts by the class of the other row; the classes end at ``row_ends`` and ``column_ends``.
+
+    of_rows [height, classes of columns] and of_columns [classes of rows, width] are started from zero.
+    """
+    height, width = s.shape
+    found = own = 0
+    for r in range(height):
+        while r >= row_ends[own]:
+            own += 1
+        begin = r + 1 if diagonal else 0
+        row, by_column = s[r, begin:], of_columns[own, begin:]
+        for c in range(row.size):
+            by_column[c] += np.int32(row[c] > hi)
+        for b in range(len(column_ends)):
+            total, found = _scan_part(s[r], begin, column_ends[b], lo, hi, r * width, positions, found)
+            of_rows[r, b] += total
+            begin = max(begin, column_ends[b])
     return found
 
 

@@ -7,6 +7,7 @@ sqrt(q_i q_j), where q_i is the sum of row i with itself; so S_ii, and S of equa
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,16 @@ class ReferencePool(Pool):
 
     def density_at(self, cutoff: float) -> np.ndarray:
         return np.sign(self.s - cutoff).astype(np.int64).sum(axis=1)
+
+    def class_counts(self, quantile: float, offsets: np.ndarray) -> tuple[float, np.ndarray]:
+        cutoff = self.density(quantile)[0]
+        return cutoff, self.class_counts_at(cutoff, offsets)
+
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        above = self.s > cutoff  # [m, m]
+        np.fill_diagonal(above, False)
+        classes = [above[:, start:stop].sum(axis=1) for start, stop in itertools.pairwise(offsets)]
+        return np.stack(classes, axis=1).astype(np.int32)
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         eta = np.empty(len(rows))

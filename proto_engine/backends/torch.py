@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ..array_kinds import is_cupy, tensor_of_cupy
-from .base import Backend, Pool, error_bound
-from .exact import ExactPool, Inside, float32_outwards
+from .base import Backend, Pool, classes_within, error_bound
+from .exact import Inside, OnePassPool, float32_outwards
 from .torch_rows import (
     condition,
     pinned_dots,
@@ -33,7 +33,7 @@ __all__ = ["TorchBackend", "TorchPool", "condition", "to_tensor"]
 _FARTHEST = 4.0  # beyond every similarity, and a float32
 
 
-class TorchPool(ExactPool):
+class TorchPool(OnePassPool):
     """Rows as stored for the float64 look-ups, and their float32 unit rows for the tiles."""
 
     def __init__(self, rows: torch.Tensor, squares: np.ndarray, tile: int | None) -> None:
@@ -42,6 +42,7 @@ class TorchPool(ExactPool):
         self._device = rows.device
         self._squares = to_tensor(squares).to(self._device)
         self._tile = min(sizes(self._device).tile if tile is None else tile, self.m)
+        self._together = np.array([0, self.m])  # offsets of all rows as one class
         with plain(rows):
             self._unit = unit_rows(rows, self._squares)  # [m, D]
 
@@ -58,14 +59,18 @@ class TorchPool(ExactPool):
                     s.masked_fill_(torch.ones_like(s, dtype=torch.bool).tril_(), torch.nan)
                 yield i0, j0, s
 
-    def _scan(self, lo: float, hi: float, above: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Count s32 > hi into ``above`` [m]; rows, columns and s32 of the pairs inside, in bounded pieces."""
+    def _scan(
+        self, lo: float, hi: float, above: torch.Tensor, offsets: np.ndarray
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Count s32 > hi by class into ``above`` [m, C]; row, column and s32 of the pairs inside, in bounded pieces."""
         for i0, j0, s in self._tiles():
             height, width = s.shape
             is_above = s > hi
             ones = is_above.view(torch.int8)  # a third of the time of summing bools
-            above[i0 : i0 + height] += ones.sum(dim=1, dtype=torch.int32)
-            above[j0 : j0 + width] += ones.sum(dim=0, dtype=torch.int32)
+            for c, start, stop in classes_within(offsets, j0, j0 + width):
+                above[i0 : i0 + height, c] += ones[:, start:stop].sum(dim=1, dtype=torch.int32)
+            for c, start, stop in classes_within(offsets, i0, i0 + height):
+                above[j0 : j0 + width, c] += ones[start:stop].sum(dim=0, dtype=torch.int32)
             inside = (s >= lo).logical_and_(is_above.logical_not_()).view(-1)
             flat = s.view(-1)
             for position in self._positions(inside):
@@ -81,8 +86,8 @@ class TorchPool(ExactPool):
     def _similarities(self, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         return pinned_dots(self._rows, i, self._rows, j) / square_root(self._squares[i] * self._squares[j])
 
-    def _counts(self) -> torch.Tensor:
-        return torch.zeros(self.m, dtype=torch.int64, device=self._device)
+    def _counts(self, offsets: np.ndarray, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.zeros((self.m, len(offsets) - 1), dtype=dtype, device=self._device)
 
     def _index(self, index: np.ndarray) -> torch.Tensor:
         return to_tensor(np.asarray(index, dtype=np.int64)).to(self._device)
@@ -92,11 +97,16 @@ class TorchPool(ExactPool):
             return self._similarities(self._index(first), self._index(second)).cpu().numpy()
 
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
+        inside = self.count_bracket_by_class(lo, hi, capacity, self._together)
+        inside.above = inside.above[:, 0].astype(np.int64)
+        return inside
+
+    def count_bracket_by_class(self, lo: float, hi: float, capacity: int, offsets: np.ndarray) -> Inside:
         num_inside = 0
         kept: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))]
         with plain(self._rows):
-            above = self._counts()
-            for row, column, s32 in self._scan(lo, hi, above):
+            above = self._counts(offsets, torch.int32)  # a row counts fewer than m < 2^31
+            for row, column, s32 in self._scan(lo, hi, above, offsets):
                 num_inside += len(row)
                 if num_inside > capacity:  # only the number goes on
                     del kept[1:]
@@ -109,8 +119,9 @@ class TorchPool(ExactPool):
         count = np.zeros(bins, dtype=np.int64)
         least, most = np.full(bins, np.inf), np.full(bins, -np.inf)
         with plain(self._rows):
-            above32, more = self._counts(), 0
-            for row, column, _ in self._scan(*float32_outwards(lo - self.bound, hi + self.bound), above32):
+            above32, more = self._counts(self._together), 0
+            reach = float32_outwards(lo - self.bound, hi + self.bound)
+            for row, column, _ in self._scan(*reach, above32, self._together):
                 value = self._similarities(row, column).cpu().numpy()
                 more += int(np.count_nonzero(value > hi))
                 value = value[(value >= lo) & (value <= hi)]
@@ -122,15 +133,30 @@ class TorchPool(ExactPool):
         return self.m * (self.m - 1) // 2 - more - int(count.sum()), count, least, most
 
     def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
         with plain(self._rows):
-            above, equal = self._counts(), self._counts()
-            for row, column, _ in self._scan(*float32_outwards(nearest - self.bound, nearest + self.bound), above):
+            above, equal = self._counts(self._together), self._counts(self._together)
+            for row, column, _ in self._scan(*self._reach_of(cutoff), above, self._together):
                 value = self._similarities(row, column)
                 for counts, chosen in ((above, value > cutoff), (equal, value == cutoff)):
                     for side in (row, column):
-                        counts += torch.bincount(side[chosen], minlength=self.m)
-            return above.cpu().numpy(), (self.m - 1 - above - equal).cpu().numpy()
+                        counts[:, 0] += torch.bincount(side[chosen], minlength=self.m)
+            return above[:, 0].cpu().numpy(), (self.m - 1 - above - equal)[:, 0].cpu().numpy()
+
+    def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
+        with plain(self._rows):
+            above = self._counts(offsets, torch.int32)
+            flat, num_classes = above.view(-1), len(offsets) - 1
+            class_of = self._index(np.repeat(np.arange(num_classes), np.diff(offsets)))  # [m]
+            for row, column, _ in self._scan(*self._reach_of(cutoff), above, offsets):
+                chosen = self._similarities(row, column) > cutoff
+                for i, j in ((row[chosen], column[chosen]), (column[chosen], row[chosen])):
+                    flat.index_add_(0, i * num_classes + class_of[j], flat.new_ones(len(i)))
+            return above.cpu().numpy()
+
+    def _reach_of(self, cutoff: float) -> tuple[float, float]:
+        """The bracket outside of which float32 decides."""
+        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
+        return float32_outwards(nearest - self.bound, nearest + self.bound)
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison

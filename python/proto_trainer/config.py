@@ -37,7 +37,7 @@ OPTION_METHODS = {
     "verified": (*VERIFIED_METHODS, "smp", "forward"),
 }
 
-SELECTORS = ("density-peaks", "kmeans++", "density-peaks-euclidean")
+SELECTORS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
 
 
 @dataclass(frozen=True)
