@@ -6,11 +6,14 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
-from proto_trainer import cli
+from proto_trainer import cli, load_dataset
 from proto_trainer.config import RECIPES
+from torch.utils.data import DataLoader, TensorDataset
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -97,6 +100,48 @@ def test_guide_code_runs(tmp_path, monkeypatch, capsys):
             exec(block.replace("seed=1)", "seed=1, epochs=3)"), names)
     assert len(capsys.readouterr().out.splitlines()) == 3
     names["result"].model.load_state_dict(names["weights"])
+
+
+def blocks_of(guide: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / guide).read_text(), flags=re.DOTALL)
+
+
+def test_lightning_guide_code_runs(tmp_path, monkeypatch):
+    pytest.importorskip("lightning")
+    monkeypatch.chdir(tmp_path)
+    images, labels, _ = load_dataset("digits").train[list(range(300))]
+    dataset = TensorDataset(images, labels, torch.arange(300))
+    names = {"network": load("plain_loop").Net(), "loader": DataLoader(dataset, batch_size=50, shuffle=True)}
+    exec(blocks_of("integrations.md")[0].replace("=15", "=2").replace("epoch=5", "epoch=1"), names)
+    assert names["corrector"].corrections.given.tolist() == labels.tolist()
+
+
+def test_huggingface_guide_code_runs(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    images, labels, _ = load_dataset("digits").train[list(range(300))]
+    config = transformers.ResNetConfig(
+        num_channels=1, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=10
+    )
+    names = {
+        "model": transformers.ResNetForImageClassification(config),
+        "dataset": [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)],
+    }
+    exec(blocks_of("integrations.md")[1].replace("=15", "=2").replace("epoch=5", "epoch=1"), names)
+    assert names["trainer"].corrector.targets(torch.arange(300)).shape == (300,)
+
+
+def test_cleanlab_guide_code_runs(tmp_path, monkeypatch):
+    pytest.importorskip("cleanlab")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    truth = np.arange(1000) % 5
+    features = (rng.standard_normal((1000, 16)) + 3 * np.eye(5, 16)[truth]).astype(np.float32)
+    labels = np.where(rng.random(1000) < 0.3, (truth + 1) % 5, truth)
+    names = {"features": features, "labels": labels, "verdicts": np.arange(100) % 2 == 0}
+    exec(blocks_of("integrations.md")[2], names)
+    assert (names["corrections"].labels == truth).mean() > 0.95
+    assert len(pd.read_csv(tmp_path / "verified.csv")) == 100
 
 
 def test_guide_names_every_option_and_the_recipes():

@@ -187,6 +187,15 @@ def test_fit_resumed_within_an_epoch_keeps_the_labels_of_that_epoch(tmp_path, up
     assert torch.equal(corrector.targets(torch.arange(len(dataset))), labels)
 
 
+def test_epoch_that_is_announced_again_after_a_restart_keeps_its_labels(updates):
+    """Older versions of Lightning call the hook again when a fit is resumed within an epoch."""
+    dataset = clustered_images()
+    callback = integration.LabelCorrectionCallback(corrector_for(), dataset)
+    callback.load_state_dict({"epoch": 3, "corrector": {"corrected": dataset.truth}})
+    callback.on_train_epoch_start(SimpleNamespace(current_epoch=3), None)
+    assert updates == [] and torch.equal(callback.corrector.targets(torch.arange(120)), dataset.truth)
+
+
 def test_second_fit_forgets_the_labels_of_the_first(tmp_path):
     dataset, corrector = clustered_images(), corrector_for()
     fit(tmp_path, corrector, dataset, epochs=2)
