@@ -166,11 +166,12 @@ def _notes(name: str, group: Sequence[Row]) -> list[str]:
         notes.append(f'"+ verified": for some images it is known whether the given label is right ({_listed(told)}).')
     if longer := {row["clean_epochs"] for row in group if row.get("clean_epochs")}:
         notes.append(f'"+ clean": their right label is known, too; epochs of fine-tuning on it: {_listed(longer)}.')
-    threads = _listed({row["threads"] for row in group})
-    days, commits = ({row[what][:12] for row in group} for what in ("date", "commit"))
+    device, threads = (_listed({row[what] for row in group}) for what in ("device", "threads"))
+    days = _listed({row["date"][:10] for row in group})
+    commits = {row["commit"] for row in group} - {None}  # a source archive has none
     notes.append(
-        f"{_listed({row['device'] for row in group})}; threads a run: {threads}; {_listed({d[:10] for d in days})}; "
-        f"commit {_listed(commits)}. Regenerate with `{command_of(name, group)}`."
+        f"{device}; threads a run: {threads}; {days}{f'; commit {_listed(commits)}' if commits else ''}. "
+        f"Regenerate with `{command_of(name, group)}`."
     )
     return [" ".join(notes)]
 

@@ -263,6 +263,11 @@ def test_newest_row_of_a_run_counts():
     assert "| cross-entropy | 0.200 |" in paper_report.table_of("methods", rows)
 
 
+def test_table_without_history_names_no_commit():
+    assert "commit abc" in paper_report.table_of("methods", [made("ce")])
+    assert "commit" not in paper_report.table_of("methods", [made("ce", commit=None)])
+
+
 def test_table_of_a_setting_wants_two_values_of_it():
     rows = [made("smp"), made("smp", supervision=VERIFIED, verified="20 images, a seeded tenth, 9 right")]
     assert paper_report.table_of("samples", rows) == ""
