@@ -80,7 +80,7 @@ function chooseRow(k) {
 function onKey(event) {
   const target = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey || !element("keys-on").checked) return;
-  if (target.closest("input:not([type=checkbox]):not([type=radio]), select, textarea")) return;
+  if (target.closest?.("input:not([type=checkbox]):not([type=radio]), select, textarea")) return;
   const page = Math.max(1, Math.floor(element("grid-view").clientHeight / rowHeight) - 1);
   const anywhere = { j: () => moveTo(cursor + 1), k: () => moveTo(cursor - 1), a: () => decideSelected("accept"), r: () => decideSelected("reject"), u: undoLast };
   const inList = {
