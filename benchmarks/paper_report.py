@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from paper_numbers import PAPER
-from paper_runs import row_key
-from paper_variants import DEFAULTS, TABLES, VARIED, Row, Table, Variant
+from paper_runs import deciding, row_key
+from paper_variants import TABLES, VARIED, Row, Table, Variant
 from proto_trainer.config import RECIPES
 from rows import OK
 
@@ -61,8 +61,8 @@ def settings_groups(name: str, rows: Sequence[Row]) -> list[list[Row]]:
     newest = {row_key(row): row for row in sorted(rows, key=lambda row: row["date"])}
     for row in newest.values():
         if any(variant.has(row) for variant in TABLES[name].variants):
-            shared = {key: value for key, value in (DEFAULTS | row["settings"]).items() if key not in _WITHIN}
-            groups.setdefault(tuple(f"{key}={shared[key]}" for key in sorted(shared)), []).append(row)
+            settings = deciding(row["settings"])
+            groups.setdefault(tuple(f"{k}={settings[k]}" for k in sorted(settings) if k not in _WITHIN), []).append(row)
     groups = {key: group for key, group in groups.items() if _compares(TABLES[name], group)}
     ordered = sorted(groups, key=lambda key: (groups[key][0]["data"], -groups[key][0]["num_images"], key))
     return [sorted(groups[key], key=row_key) for key in ordered]

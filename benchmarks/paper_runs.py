@@ -85,11 +85,15 @@ def row_key(row: Row) -> str:
 
 
 def _key(identity: dict[str, Any], supervision: str) -> str:
-    """Of the settings that decide the outcome today; one that a row does not know, because it came later, had its
-    default.
+    return json.dumps([deciding(identity), supervision], sort_keys=True)
+
+
+def deciding(identity: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of a run those that decide the outcome today.
+
+    One that the run does not know, because it came later, had its default.
     """
-    settings = {name: identity.get(name, DEFAULTS.get(name)) for name in _DECIDING}
-    return json.dumps([settings, supervision], sort_keys=True)
+    return {name: identity.get(name, DEFAULTS.get(name)) for name in _DECIDING}
 
 
 def do(run: Run, splits: Splits) -> Row:
@@ -165,7 +169,7 @@ def _supervision(run: Run, splits: Splits, folder: Path) -> tuple[dict[str, Path
         return {}, None
     config = run.config()
     if config.noise is None and splits.verified is not None:
-        return dict.fromkeys(wanted, FROM_DATA_SET), f"{len(splits.verified.right):,} images, from the data set"
+        return dict.fromkeys(wanted, FROM_DATA_SET), f"{len(splits.verified.right)} images, from the data set"
     train_set = add_noise(splits.train, config.noise, derive_seed(run.seed, "noise"))
     if train_set.truth is None:
         raise ConfigError(f"{run.data} has neither verified labels nor the truth to make some from")
@@ -177,7 +181,7 @@ def _supervision(run: Run, splits: Splits, folder: Path) -> tuple[dict[str, Path
     files: dict[str, Path | str] = {
         option: _csv(folder / f"{option}.csv", columns[option][0], rows, columns[option][1]) for option in wanted
     }
-    return files, f"{len(rows):,} images, a seeded tenth, {right.sum()} right"
+    return files, f"{len(rows)} images, a seeded tenth, {right.sum()} right"
 
 
 def _takes(method: str, option: str) -> bool:

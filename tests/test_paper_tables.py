@@ -145,6 +145,7 @@ def test_key_of_a_row_outlives_new_settings():
     del row["settings"]["min_margin"]
     row["settings"]["no_longer_counted"] = 1
     assert paper_runs.row_key(row) == run.key()
+    assert len(paper_report.settings_groups("methods", [row, made("ce")])) == 1
     row["settings"]["min_margin"] = 0.1
     assert paper_runs.row_key(row) != run.key()
 
