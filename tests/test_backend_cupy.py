@@ -108,6 +108,7 @@ def test_nothing_to_do_launches_nothing(launches, launched):
     launches.pairs(ROWS, 0, 0, 0, 0)
     launches.list_bins(ROWS, 0, 0, 0.0, 1.0, 8, 0, 0, 0, 0)
     launches.list_threshold(ROWS, 0, 0, 0.5, 0, 0)
+    launches.list_classes(ROWS, 0, 0, 0.5, 0, 3, 0)
     launches.list_extremes(ROWS, 0, 0, 0, 0, 0, 0)
     tiles = TileRows(64, 1000, 24, 24, 2, 1, 0, 1.0)
     launches.similarity(TilePass(0, Work(1, 2, 7, 7, 0, 0, 0), tiles, tiles), 3)
@@ -199,6 +200,18 @@ def test_picks_on_the_host_are_the_references(kernels, loop):
     assert picks.cutoff == cutoff
     assert_same_bits(picks.rho, rho[picks.rows])
     assert np.abs(np.asarray(engine.pool(x).similarity()) - reference.s).max() <= engine.pool(x).bound
+
+
+@needs_compiler
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize(("loop", "dtype"), [("simt", "float32"), ("mma", "float16")])
+def test_counts_by_class_on_the_host_are_the_references(kernels, loop, dtype):
+    x, reference = case("close", 150, 24, dtype)
+    offsets = np.array([0, 130, 130, 149, 150])
+    cutoff, counts = reference.class_counts(0.9, offsets)
+    found = HostEngine(kernels, loop).pool(x).class_counts(0.9, offsets)
+    assert found[0] == cutoff
+    assert_same_bits(found[1], counts)
 
 
 @needs_compiler
