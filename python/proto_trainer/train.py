@@ -194,6 +194,8 @@ def _open_folder(config: TrainConfig, resume: bool) -> Checkpoint | None:
     probe = checkpoints / "writable"
     probe.touch()  # an OSError now, not after the first epoch
     probe.unlink()
+    for unfinished in (*config.out.glob(".*.tmp"), *checkpoints.glob(".*.tmp")):  # of a run killed while writing
+        unfinished.unlink()
     checkpoint = load_checkpoint(checkpoints) if resume else None
     if resume and checkpoint is None:
         logger.info("no checkpoint in %s yet, starting with epoch 0", checkpoints)

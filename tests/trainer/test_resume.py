@@ -1,15 +1,10 @@
-"""An interrupted and resumed run ends with the same bits as an undisturbed one."""
+"""An interrupted and resumed run ends with the same bits as an undisturbed one; killed ones: `test_killed_runs`."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -87,32 +82,6 @@ def test_resumed_run_continues_the_random_state(digits_config, tmp_path, monkeyp
         train(config, on_epoch=stop_after(1))
     train(config, resume=True)
     assert_same_outcome(tmp_path / "straight", tmp_path / "broken")
-
-
-def test_run_killed_by_signal_9_resumes_to_the_same_bits(digits_config, tmp_path):
-    settings = {"noise": NoiseSpec("symmetric", 0.4), "epochs": 5, "start_epoch": 1}
-    train(digits_config(out=tmp_path / "straight", **settings))
-    out = tmp_path / "killed"
-    arguments = (
-        "--data digits --noise symmetric:0.4 --epochs 5 --start-epoch 1 --seed 3 --batch-size 64 --device cpu --out"
-    )
-    command = [sys.executable, "-m", "proto_trainer.cli", *arguments.split(), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        pointer, deadline = out / "checkpoints" / "last.json", time.monotonic() + 60
-        while not (pointer.exists() and json.loads(pointer.read_bytes())["epoch"] >= 2):
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < deadline, "no checkpoint of epoch 2 within a minute"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert json.loads(pointer.read_bytes())["epoch"] < 4  # it really was interrupted
-    subprocess.run([*command, "--resume"], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert_same_outcome(tmp_path / "straight", out)
 
 
 def test_resume_without_a_checkpoint_starts_at_the_beginning(digits_config, tmp_path):
