@@ -67,8 +67,11 @@ def render(content: Content) -> str:
         after=_matrix(rows, classes, counts, "after"),
         matrix_note=_matrix_note(classes, rows),
         histograms=_histograms(rows),
-        class_head=_class_head(rows),
-        class_rows="".join(map(_class_row, range(len(rows.names)), class_rows(rows, content.prototypes))),
+        class_head=_class_head(rows, content.prototypes is not None),
+        class_rows="".join(
+            _class_row(c, row, content.prototypes is not None)
+            for c, row in enumerate(class_rows(rows, content.prototypes))
+        ),
         class_note=_class_note(rows, content.prototypes),
         no_graph="" if content.graphs else " hidden",
         no_images="" if content.gallery else " hidden",
@@ -155,13 +158,15 @@ def _histograms(rows: Rows) -> str:
     return "".join(drawn) or '<p class="note">No row has a margin.</p>'
 
 
-def _class_head(rows: Rows) -> str:
+def _class_head(rows: Rows, with_prototypes: bool) -> str:
     noise = "share changed" if rows.issue is None else "noise, estimated"
-    heads = ("class", "rows", "leave", "arrive", noise, "prototypes", "core purity", "filtered")
+    heads = ["class", "rows", "leave", "arrive", noise]
+    if with_prototypes:
+        heads += ["prototypes", "core purity", "filtered"]
     return "".join(f'<th scope="col" aria-sort="none"><button type="button">{head}</button></th>' for head in heads)
 
 
-def _class_row(c: int, row: ClassRow) -> str:
+def _class_row(c: int, row: ClassRow, with_prototypes: bool) -> str:
     def number(value: float | None, text: str) -> str:
         return f'<td data-value="{"" if value is None else f"{value:.6g}"}">{text}</td>'
 
@@ -170,25 +175,28 @@ def _class_row(c: int, row: ClassRow) -> str:
 
     bar = f'<svg width="48" height="7" aria-hidden="true"><rect height="7" width="{48 * (row.noise or 0):.1f}"/></svg>'
     name = escape(row.name)
-    return (
-        f'<tr><th scope="row" data-value="{name}"><button type="button" data-class="{c}">{name}</button></th>'
-        + number(row.size, f"{row.size:,}")
-        + number(row.moved, f"{row.moved:,}")
-        + number(row.arrived, f"{row.arrived:,}")
-        + number(row.noise, bar + share(row.noise))
-        + number(row.prototypes, "\u2013" if row.prototypes is None else f"{row.prototypes:,}")
-        + number(row.purity, share(row.purity))
-        + number(row.filtered, share(row.filtered))
-        + "</tr>"
-    )
+    cells = [
+        f'<th scope="row" data-value="{name}"><button type="button" data-class="{c}">{name}</button></th>',
+        number(row.size, f"{row.size:,}"),
+        number(row.moved, f"{row.moved:,}"),
+        number(row.arrived, f"{row.arrived:,}"),
+        number(row.noise, bar + share(row.noise)),
+    ]
+    if with_prototypes:
+        cells.append(number(row.prototypes, "\u2013" if row.prototypes is None else f"{row.prototypes:,}"))
+        cells += [number(row.purity, share(row.purity)), number(row.filtered, share(row.filtered))]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _class_note(rows: Rows, prototypes: Any) -> str:
-    core = "their mean probability of being labeled right" if rows.issue is not None else "the share left unchanged"
-    text = f"Leave and arrive: rows that the suggestions move. Core purity: of the prototypes, {core}. "
+    text = "Leave and arrive: rows that the suggestions move."
     if prototypes is None:
-        return text + "Prototypes were not given."
-    return text + "Filtered: share of the class turned down as too similar to a denser row."
+        return text
+    core = "their mean probability of being labeled right" if rows.issue is not None else "the share left unchanged"
+    return (
+        f"{text} Core purity: of the prototypes, {core}. "
+        "Filtered: share of the class turned down as too similar to a denser row."
+    )
 
 
 def _image_note(content: Content) -> str:

@@ -47,7 +47,7 @@ function buildHead(sortBy) {
     }
     element("grid-head").append(cell);
   }
-  const widths = { number: "4.6rem", picture: "2.4rem", name: "minmax(5rem, 1.2fr)", path: "minmax(6rem, 2fr)", decision: "7.5rem" };
+  const widths = { number: "4.6rem", picture: "2.4rem", name: "minmax(5rem, 1fr)", path: "minmax(8rem, 3fr)", decision: "7.5rem" };
   const template = (list) => list.map((column) => widths[column.kind.split(" ")[0]]).join(" ");
   element("grid").style.setProperty("--wide", template(columns));
   element("grid").style.setProperty("--narrow", template(columns.filter((column) => !column.kind.endsWith("extra") && column.key !== "row")).replace("7.5rem", "5.2rem"));
@@ -82,7 +82,10 @@ function poolRow(place) {
 
 function fillRow(row, place) {
   const k = matching[place];
-  row.hidden = false;
+  const shown = `${k} ${place} ${place === cursor} ${decisionText(k)}`;
+  if (row.hidden) row.hidden = false;
+  if (row.shown === shown) return; // while scrolling most rows stay what they are
+  row.shown = shown;
   row.dataset.place = place;
   row.style.transform = `translateY(${place * rowHeight}px)`;
   row.setAttribute("aria-rowindex", place + 2);
@@ -118,7 +121,7 @@ function renderRows() {
     fillRow(row, place);
     used.add(row);
   }
-  for (const row of pool) if (!used.has(row)) row.hidden = true;
+  for (const row of pool) if (!used.has(row) && !row.hidden) row.hidden = true;
   const active = cursor >= first && cursor < last ? poolRow(cursor).id : "";
   if (active) element("grid").setAttribute("aria-activedescendant", active);
   else element("grid").removeAttribute("aria-activedescendant");
