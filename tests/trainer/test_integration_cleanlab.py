@@ -224,10 +224,10 @@ def test_verified_file_is_one_that_the_trainer_reads(tmp_path, digits_config):
     correct = np.arange(60) % 3 > 0
     save_verified(path, np.arange(60) * 20, correct)
     assert path.read_text().splitlines()[:3] == ["index,correct", "0,0", "20,1"]
-    assert len(train(digits_config(method="cleannet-hard", verified=path, epochs=1, start_epoch=1)).rows) == 1
+    assert len(train(digits_config(verified=path, epochs=1, start_epoch=0)).rows) == 1
     save_verified(path, [3, 100_000], np.array([True, False]))
     with pytest.raises(ConfigError, match="100000"):
-        train(digits_config(method="cleannet-hard", verified=path, out=tmp_path / "other"))
+        train(digits_config(verified=path, out=tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
