@@ -1,0 +1,105 @@
+"""What goes wrong around a run: a full disk, a class that nobody has, a checkpoint of something else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from proto_trainer import CheckpointError, NoiseSpec, TrainingDiverged, cli, load_dataset, make_config, train
+from proto_trainer.checkpoint import check_same_run, load_checkpoint
+from proto_trainer.methods import METHODS, VerifiedLabels, cleannet_net
+from test_resume import TIMELESS, assert_same_outcome
+
+import proto_engine as pe
+
+VERIFIED = VerifiedLabels(torch.arange(60) % 3 != 0, rows=torch.arange(60), truth=torch.full((60,), -1))
+QUICK = "--data digits --images 120 --noise symmetric:0.4 --seed 3 --batch-size 40 --device cpu --epochs 3"
+
+
+@pytest.mark.parametrize("ending", [".safetensors", "last.json", "epochs.csv", "corrected.parquet"])
+def test_full_disk_stops_the_run_and_loses_one_epoch_at_most(tmp_path, monkeypatch, capsys, ending):
+    """The disk is full from epoch 1 on, which begins with a correction; with room again the run goes on."""
+    command = [*QUICK.split(), "--start-epoch", "1", "--out"]
+    assert cli.main([*command, str(tmp_path / "straight")]) == 0
+    out = tmp_path / "run"
+    real = pe.atomic_write
+
+    @contextlib.contextmanager
+    def full(path, mode="wb"):
+        with real(path, mode) as file:
+            if str(path).endswith(ending) and (out / "checkpoints" / "last.json").exists():
+                file.write(b"a part of it")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pe, "atomic_write", full)
+        status = cli.main([*command, str(out)])
+    told = capsys.readouterr().err
+    assert status == 1 and "proto-train: stopped: [Errno 28] No space left on device" in told
+    saved = load_checkpoint(out / "checkpoints").facts
+    rows = pd.read_csv(out / "epochs.csv")
+    assert 0 <= saved["epoch"] <= 2 and len(rows) - 1 in (saved["epoch"], saved["epoch"] + 1)
+    pd.testing.assert_frame_equal(rows[TIMELESS], pd.read_csv(tmp_path / "straight/epochs.csv")[TIMELESS][: len(rows)])
+    assert not list(out.rglob("*.tmp"))
+    assert cli.main([*command, str(out), "--resume"]) == 0
+    assert_same_outcome(tmp_path / "straight", out)
+
+
+@pytest.fixture
+def without_threes(monkeypatch):
+    """Digits of which nobody has called any a three."""
+    loop = importlib.import_module("proto_trainer.train")  # the package's `train` is the function
+
+    def renamed(*args, **settings):
+        splits = load_dataset(*args, **settings)
+        splits.train.given[splits.train.given == 3] = 5
+        return splits
+
+    monkeypatch.setattr(loop, "load_dataset", renamed)
+    monkeypatch.setattr(loop, "find_verified", lambda config, *_: VERIFIED if "cleannet" in config.method else None)
+    monkeypatch.setattr(cleannet_net, "_STEPS", 20)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_class_that_vanished_does_no_harm(digits_config, without_threes, method):
+    """Every method gets to the end; a class without prototypes is suggested for nothing."""
+    config = digits_config(method=method, images=300, epochs=4, start_epoch=1, batch_size=30, lr=0.05)
+    result = train(config)
+    assert all(np.isfinite(row["loss"]) for row in result.rows) and result.rows[-1]["test_accuracy"] > 0.2
+    suggested = pd.read_parquet(config.out / "corrected.parquet")
+    assert suggested["score"].notna().all() and (suggested["given_label"] != 3).all()
+    if method == "smp":
+        assert (suggested["suggested_label"] != 3).all() and suggested["changed"].any()
+
+
+def test_nan_while_fine_tuning_keeps_the_last_good_checkpoint(digits_config, tmp_path):
+    """A learning rate that ruins the network; what the method trained before stays."""
+    clean = tmp_path / "clean.csv"
+    clean.write_text("index,label\n" + "".join(f"{i},{i % 10}\n" for i in range(60)))
+    settings = {"method": "ce", "images": 100, "epochs": 1, "start_epoch": 0, "batch_size": 20, "clean": clean}
+    config = digits_config(**settings)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingDiverged, match="in epoch 1"):
+        patch.setattr("proto_trainer.methods.clean.tenth_each_third", lambda *_: 1e30)
+        train(config)
+    checkpoint = load_checkpoint(config.out / "checkpoints")
+    assert checkpoint.facts["epoch"] == 0
+    assert all(torch.isfinite(t).all() for name, t in checkpoint.tensors.items() if name.startswith("model/"))
+    assert len(train(config, resume=True).rows) == 2  # with the right rate it goes on
+
+
+def test_checkpoint_of_another_data_set_or_supervision_is_refused(tmp_path):
+    """By name, even if the counts of images and classes agree."""
+    own, other = (
+        make_config(data, tmp_path, noise=NoiseSpec("symmetric", 0.2)).identity() for data in ("digits", "cifar10n")
+    )
+    with pytest.raises(CheckpointError, match=r"data 'digits' \(this run: 'cifar10n'\)"):
+        check_same_run(own, other)
+    with pytest.raises(CheckpointError, match=r"verified_sha256 'ab' \(this run: None\)"):
+        check_same_run({**own, "verified_sha256": "ab"}, own)
