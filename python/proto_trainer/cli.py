@@ -122,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         help="side of the images of a folder, clothing1m or food101n (default 224)",
     )
     add("--workers", type=int, metavar="N", help="processes that load images")
+    add("--weights", type=Path, metavar="FILE", help="a .safetensors file: weights of a ResNet to begin with")
+    add("--amp", action="store_true", help="compute in bfloat16 where that is safe")
+    add("--compile", action="store_true", help="compile the network (torch.compile)")
     add("--device", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     return parser
 

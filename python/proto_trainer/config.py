@@ -14,7 +14,7 @@ from .errors import ConfigError
 
 # Settings that do not change the outcome, or (the device) only its last bits: they may differ on resuming.
 # What the verified and clean labels are goes into a checkpoint as the hash of their content.
-_PLACES = ("out", "root", "device", "workers", "verified", "clean")
+_PLACES = ("out", "root", "device", "workers", "verified", "clean", "weights")
 
 # Methods whose first epochs must be plain ones: they learn something about the labels from them.
 _WARM_UP_METHODS = ("forward", "joint")
@@ -81,6 +81,12 @@ class TrainConfig:
         Processes that load images; 0 for data sets in memory.
     device : str
         ``auto`` (a GPU if there is one), or what `torch.device` takes.
+    weights : Path or None
+        A safetensors file with weights of the backbone to begin with, see `read_weights`.
+    amp : bool
+        Compute in bfloat16 where that is safe.
+    compile : bool
+        Compile the network.
     """
 
     data: str
@@ -111,6 +117,9 @@ class TrainConfig:
     image_size: int = 224
     workers: int = 0
     device: str = "auto"
+    weights: Path | None = None
+    amp: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -139,6 +148,10 @@ class TrainConfig:
             raise ConfigError(f"clean_epochs must be 1 or more, got {self.clean_epochs}")
         if self.selector not in SELECTORS:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
+        if self.weights is not None and self.weights.suffix != ".safetensors":
+            raise ConfigError(f"weights must be a .safetensors file, for nothing is unpickled; got {self.weights}")
+        if self.compile and self.method == "mlnt":
+            raise ConfigError("compile does not go with method mlnt, which takes several gradients of one pass")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha must lie in 0..1, got {self.alpha}")
         if self.method == "joint" and self.epochs < self.start_epoch + 2:
@@ -234,7 +247,7 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     merged.setdefault("start_epoch", max(merged["epochs"] // 3, least))
     if merged.get("clean") is not None:
         merged.setdefault("clean_epochs", max(merged["epochs"] // 3, 1))
-    for name in ("root", "verified", "clean"):
-        if merged.get(name) is not None and (name == "root" or merged[name] != FROM_DATA_SET):
+    for name in ("root", "verified", "clean", "weights"):
+        if merged.get(name) is not None and (name in ("root", "weights") or merged[name] != FROM_DATA_SET):
             merged[name] = Path(merged[name])
     return TrainConfig(data=data, out=Path(out), **merged)

@@ -6,15 +6,28 @@ before the linear classifier.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .pretrained import BackboneWeights
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 MODELS = ("small-cnn", *RESNETS)
+
+
+class Backbone(nn.Sequential):
+    """One layer after the other. With a `forward` of torch's own, `compile` would silently do nothing."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float [B, K, H, W] to a feature map float [B, D, h, w]."""
+        for layer in self:
+            images = layer(images)
+        return images
 
 
 class FeatureClassifier(nn.Module):
@@ -28,24 +41,37 @@ class FeatureClassifier(nn.Module):
         D.
     num_classes : int
         C.
+
+    Attributes
+    ----------
+    amp : bool
+        The backbone computes in bfloat16 where that is safe. What it gives is averaged in float32, and the classifier
+        is in float32 throughout.
     """
 
     def __init__(self, backbone: nn.Module, dim: int, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(dim, num_classes)
+        self.amp = False
 
     def features(self, images: Tensor) -> Tensor:
         """Global-average-pool features, float [B, D]."""
-        return self.backbone(images).mean(dim=(2, 3))
+        # not enabled=False: that would also undo the autocast of a caller
+        precision = torch.autocast(images.device.type, torch.bfloat16) if self.amp else contextlib.nullcontext()
+        with precision:
+            maps = self.backbone(images)  # [B, D, h, w]
+        return maps.to(images.dtype).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits, float [B, C]."""
         return self.head(self.features(images))
 
 
-def build_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> FeatureClassifier:
-    """Build a network with fresh weights from torch's global generator.
+def build_model(
+    name: str, *, num_classes: int, image_shape: tuple[int, int, int], weights: BackboneWeights | None = None
+) -> FeatureClassifier:
+    """Build a network with fresh weights from torch's global generator; the backbone may get others.
 
     Parameters
     ----------
@@ -53,17 +79,24 @@ def build_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int
         One of `MODELS`.
     num_classes : int
     image_shape : tuple (channels, height, width)
+    weights : BackboneWeights or None
+        For the backbone of one of `RESNETS`; the classifier is fresh in any case.
 
     Raises
     ------
     ConfigError
-        Unknown name.
+        Unknown name, or weights of another network.
     """
     channels, height, width = image_shape
+    if weights is not None and name not in RESNETS:
+        raise ConfigError(f"weights are for the models {', '.join(RESNETS)}, got model {name}")
     if name == "small-cnn":
         return _small_cnn(channels, min(height, width), num_classes)
     if name in RESNETS:
-        return _resnet(name, channels, num_classes)
+        model = _resnet(name, channels, num_classes)
+        if weights is not None:
+            weights.load_into(model.backbone)
+        return model
     raise ConfigError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
 
 
@@ -84,7 +117,7 @@ def _small_cnn(channels: int, image_size: int, num_classes: int) -> FeatureClass
     for width, kernel, stride in _LAYERS if image_size >= 20 else _LAYERS_BELOW_20_PIXELS:
         backbone += _conv(channels, width, kernel=kernel, stride=stride)
         channels = width
-    return FeatureClassifier(nn.Sequential(*backbone[:-1]), channels, num_classes)
+    return FeatureClassifier(Backbone(*backbone[:-1]), channels, num_classes)
 
 
 def _conv(channels_in: int, channels_out: int, *, kernel: int, stride: int) -> list[nn.Module]:
@@ -99,4 +132,4 @@ def _resnet(name: str, channels: int, num_classes: int) -> FeatureClassifier:
     if channels != 3:
         net.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
     layers = [(layer, module) for layer, module in net.named_children() if layer not in ("avgpool", "fc")]
-    return FeatureClassifier(nn.Sequential(OrderedDict(layers)), net.fc.in_features, num_classes)
+    return FeatureClassifier(Backbone(OrderedDict(layers)), net.fc.in_features, num_classes)

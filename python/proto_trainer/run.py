@@ -15,6 +15,7 @@ from .data import LabeledImages
 from .epoch_log import Row
 from .methods import Method
 from .models import FeatureClassifier, build_model
+from .pretrained import BackboneWeights
 from .seeding import derive_seed, temporary_seed
 
 
@@ -33,6 +34,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     device: torch.device
     supervision: dict[str, str] = field(default_factory=dict)
+    weights: BackboneWeights | None = None
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "num_samples": len(run.train_set),
         "given_labels_sha256": hashlib.sha256(given).hexdigest(),
         **run.supervision,
+        **({} if run.weights is None else {"weights_sha256": run.weights.sha256}),
     }
 
 
@@ -83,7 +86,9 @@ def start_afresh(run: Run, epoch: int) -> None:
     """Give the run a new network and an optimizer without a past; torch's random state is left alone."""
     shape = run.train_set.image_shape
     with temporary_seed(derive_seed(run.config.seed, "model", epoch), run.device):
-        fresh = build_model(run.config.model, num_classes=run.train_set.num_classes, image_shape=shape)
+        fresh = build_model(
+            run.config.model, num_classes=run.train_set.num_classes, image_shape=shape, weights=run.weights
+        )
     run.model.load_state_dict(fresh.state_dict())
     run.optimizer.state.clear()
 

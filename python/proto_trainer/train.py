@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .acceleration import accelerate
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .correction import CorrectionPhase
@@ -23,6 +24,7 @@ from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
 from .methods import build_method, find_clean, find_verified
 from .models import FeatureClassifier, build_model
+from .pretrained import read_weights
 from .run import Run, restore, snapshot, start_afresh, take_over
 from .seeding import derive_seed, deterministic
 
@@ -74,6 +76,7 @@ def train(
         `config.out` cannot be written.
     """
     device = _device(config.device)
+    weights = None if config.weights is None else read_weights(config.weights)
     splits = load_dataset(
         config.data, config.root, download=download, image_size=config.image_size, images=config.images
     )
@@ -84,13 +87,16 @@ def train(
     supervision |= {} if clean is None else {"clean_sha256": clean.sha256()}
     checkpoint = _open_folder(config, resume)
     with deterministic(derive_seed(config.seed, "model"), device):
-        model = build_model(config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape)
+        model = build_model(
+            config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape, weights=weights
+        )
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        accelerate(model, device, amp=config.amp, compiled=config.compile)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
         method = build_method(config, train_set.num_classes, verified, clean)
-        run = Run(config, train_set, splits.test, model, method, optimizer, device, supervision)
+        run = Run(config, train_set, splits.test, model, method, optimizer, device, supervision, weights)
         rows = [] if checkpoint is None else restore(run, checkpoint)
         log = EpochLog(config.out, rows)
         try:

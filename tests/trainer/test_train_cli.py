@@ -30,20 +30,23 @@ def test_every_option_reaches_the_config(tmp_path):
         "--lr 0.3 "
         "--weight-decay 0.01 --alpha 0.25 --prototypes-per-class 4 --samples-per-class 100 "
         "--min-margin 0.01 --correct-every 2 "
-        "--selector kmeans++ --verified dataset --clean c.csv --clean-epochs 3 --image-size 64 --workers 3"
+        "--selector kmeans++ --verified dataset --clean c.csv --clean-epochs 3 --image-size 64 --workers 3 "
+        "--weights w.safetensors --amp --compile"
     )
     args = cli._parser().parse_args([*QUICK, *options.split(), "--root", str(tmp_path), "--out", str(tmp_path)])
     config = cli._config(args)
     identity = config.identity()
     assert (config.root, config.out, config.device) == (tmp_path, tmp_path, "cpu")
-    assert (config.verified, config.clean) == ("dataset", Path("c.csv"))
+    assert (config.verified, config.clean, config.workers) == ("dataset", Path("c.csv"), 3)
+    assert config.weights == Path("w.safetensors")
     assert identity == {
         "data": "digits", "model": "resnet18", "epochs": 2, "start_epoch": 0, "batch_size": 16, "lr": 0.3,
         "weight_decay": 0.01, "method": "smp", "noise": "instance:0.2", "images": 900,
         "seed": 7, "momentum": 0.9, "alpha": 0.25,
         "prototypes_per_class": 4, "samples_per_class": 100, "selector": "kmeans++",
         "min_margin": 0.01, "correct_every": 2,
-        "prior_weight": 1.2, "entropy_weight": 0.8, "clean_epochs": 3, "image_size": 64, "workers": 3,
+        "prior_weight": 1.2, "entropy_weight": 0.8, "clean_epochs": 3, "image_size": 64,
+        "amp": True, "compile": True,
     }  # fmt: skip
     options = "--method joint --epochs 3 --prior-weight 2.4 --entropy-weight 0.5"
     config = cli._config(cli._parser().parse_args([*QUICK, *options.split(), "--out", str(tmp_path)]))

@@ -86,8 +86,8 @@ class SquareImages(LabeledImages):
 
     def finish(self, images: Tensor) -> Tensor:
         """See `LabeledImages.finish`: float32, by the channel statistics of ImageNet."""
-        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-        return v2.normalize(images.to(torch.float32), mean, std, inplace=True)
+        mean, std = (255 * torch.tensor(values, device=images.device).reshape(3, 1, 1) for values in (MEAN, STD))
+        return images.to(torch.float32).sub_(mean).div_(std)  # in place: half the time of v2.normalize
 
     def plain(self: Squares) -> Squares:
         """See `LabeledImages.plain`."""
