@@ -16,13 +16,17 @@ from proto_trainer.methods import (
     CrossEntropy,
     MetaLearning,
     build_method,
+    cleannet_net,
     find_clean,
     find_verified,
     read_clean,
 )
 from proto_trainer.run import Run, take_over
+from test_data_clothing1m import root as clothing1m_root
 from test_resume import Interrupted, assert_same_outcome, last_tensors, stop_after
 from torch.nn import functional as F
+
+clothing1m = clothing1m_root  # a fixture
 
 
 @pytest.fixture
@@ -247,3 +251,20 @@ def test_command_takes_both(tmp_path, clean_file, capsys):
     options = [*command.split(), "--clean", str(clean_file), "--verified", str(tmp_path / "v.csv"), "--out", str(out)]
     assert cli.main(options) == 0
     assert capsys.readouterr().out.count("epoch ") >= 4 and len(pd.read_csv(out / "epochs.csv")) == 4
+
+
+@pytest.mark.parametrize("method", ["smp", "forward", "cleannet-hard"])
+def test_clothing1m_brings_clean_and_verified_images(clothing1m, tmp_path, monkeypatch, method):
+    """A miniature in the true format: 28 noisy images, 8 clean ones of which 4 have a noisy label, too."""
+    monkeypatch.setattr(cleannet_net, "_STEPS", 5)
+    command = f"--data clothing1m --root {clothing1m} --model small-cnn --image-size 16 --device cpu --workers 0"
+    command += f" --epochs 2 --start-epoch 1 --batch-size 8 --verified dataset --clean dataset --method {method}"
+    out = tmp_path / "run"
+    assert cli.main([*command.split(), "--out", str(out)]) == 0
+    assert len(pd.read_csv(out / "epochs.csv")) == 3
+    facts = load_checkpoint(out / "checkpoints").facts["run"]
+    assert facts["num_samples"] == 28 and len(facts["verified_sha256"]) == len(facts["clean_sha256"]) == 64
+    if method == "forward":  # classes 0, 2, 4 and 6 are known: 2 was called 3, 6 was called 7
+        transition = last_tensors(out)["method/transition"]
+        assert transition.argmax(dim=1)[[0, 2, 4, 6]].tolist() == [0, 3, 4, 7]
+        assert transition.amax(dim=1)[[0, 2, 4, 6]].tolist() == [1, 1, 1, 1]
