@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -143,3 +144,19 @@ def test_report_takes_prototypes_of_another_bank_for_no_rows_of_its_own(folder: 
     run("report", "half.npy", "half.csv", "--prototypes", "p.safetensors", "-o", "page.html", "--quiet")
     data = data_of("page.html")
     assert len(data["graphs"]) == 3 and data["prototypes"] == []
+
+
+def test_documented_example_makes_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1], {})
+    command = re.findall(r"\$ proto-engine (report features.npy .*)", text)[-1]
+    run(*command.split(), "--quiet")
+    data = data_of("report.html")
+    assert len(data["gallery"]) == 500 and len(data["prototypes"]) == 10
+    # a row's picture and features are the same digit: its folder is its given label
+    assert all(path.split("/")[0] == data["names"][c] for path, c in zip(data["paths"], codes(data), strict=True))
+
+
+def codes(data: dict[str, Any]) -> list[int]:
+    return np.frombuffer(base64.b64decode(data["given"]), "<u2").tolist()
