@@ -158,6 +158,17 @@ def test_images_known_to_be_wrong_are_in_no_pool(clusters, pools):
     assert torch.equal(corrector.targets(right), dataset.truth[right])
 
 
+def test_knowing_wrong_labels_alone_cleans_the_pools(clusters, pools, caplog):
+    dataset, model = clusters
+    wrong = (dataset.given != dataset.truth).nonzero().flatten()
+    verified = VerifiedLabels(torch.zeros(len(wrong), dtype=torch.bool), rows=wrong, truth=torch.full_like(wrong, -1))
+    corrector = corrector_of(verified)
+    phase = corrector.update(model, dataset, 0)
+    bank, labels, settings, _ = pools[0]
+    assert len(bank) == len(labels) == len(dataset) - len(wrong) and settings["candidates"] is None
+    assert (phase.corrections.labels == dataset.truth.numpy()).all() and "candidates" not in caplog.text
+
+
 def test_known_labels_stay_whatever_the_images_resemble(clusters):
     """Somebody insists that two images of class a are of class c."""
     dataset, model = clusters
