@@ -83,7 +83,7 @@ def _report(arguments: argparse.Namespace) -> None:
         write_page(arguments, arguments.output, found, names, prototypes, bank)
         return
     given = [name for name in _SELECTION if hasattr(arguments, name)]
-    given += [name for name in ("feature_column", "label_column") if getattr(arguments, name) is not None]
+    given += [name for name in ("feature_column", "label_column", "min_margin") if getattr(arguments, name)]
     if given:
         raise ValueError(f"{_option(given[0])}: wanted LABELS too; a table of corrections leaves no room for it")
     page_of_table(arguments)

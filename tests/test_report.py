@@ -211,6 +211,9 @@ def test_report_refuses_what_does_not_fit(tmp_path: Path) -> None:
         write_report(path, corrections([0, 1], [0, 1], issue=[0.1]))
     with pytest.raises(TypeError, match="margin: wanted numbers"):
         write_report(path, SimpleNamespace(given=[0], labels=[0], margin=["x"]))
+    shifted = corrections([1, 2, 3], [1, 2, 2])  # numbered from 1: class 1 is not row 1 of the prototypes
+    with pytest.raises(ValueError, match="prototypes: wanted labels that are the numbers of their 3 classes, got 4"):
+        write_report(path, shifted, prototypes=SimpleNamespace(num_classes=3))
     assert not path.exists()
 
 

@@ -116,6 +116,7 @@ def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[s
         (("corrected.parquet", "-o", "p.pdf"), "--output: wanted a file ending in .html or .htm"),
         (("corrected.parquet", "-o", "p.html", "--seed", "1"), "--seed: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--samples-per-class", "all"), "--samples-per-class: wanted LABELS too"),
+        (("corrected.parquet", "-o", "p.html", "--min-margin", "0.1"), "--min-margin: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--label-column", "x"), "--label-column: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--images", "none"), "--images: 'none' does not exist"),
         (("corrected.parquet", "-o", "p.html", "--images", "few.parquet"), "wanted 90 images, one a row"),

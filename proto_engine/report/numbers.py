@@ -63,12 +63,17 @@ def gather(corrections: Any, class_names: Sequence[Any] | None, prototypes: Any)
     Raises
     ------
     ValueError
-        A column of another length, or a probability outside 0 to 1.
+        A column of another length, a probability outside 0 to 1, or prototypes of other classes.
     TypeError
         A column that holds no numbers; what `encode_labels` raises.
     """
     classes = 0 if prototypes is None else int(prototypes.num_classes)
     given, suggested, names = encode_labels(corrections.given, corrections.labels, class_names, classes)
+    if prototypes is not None and len(names) != classes:  # then class c is not prototypes' row c
+        raise ValueError(
+            f"prototypes: wanted labels that are the numbers of their {classes} classes, got {len(names)} classes; "
+            "labels that do not start at 0 or leave numbers out must be numbered first"
+        )
 
     def column(name: str, share: bool = False) -> np.ndarray | None:
         values = getattr(corrections, name, None)

@@ -58,7 +58,7 @@ function load() {
     const entries = JSON.parse(localStorage.getItem(storageKey) || "[]");
     for (const [row, kind, label] of entries) {
       const k = placeOf(row);
-      if (k < 0 || !(kind in kindWords) || !(label in names)) continue;
+      if (k < 0 || !Object.hasOwn(kindWords, kind) || !Object.hasOwn(names, label)) continue;
       decisions.set(row, { kind, label });
       history.push([row, undefined]);
     }
