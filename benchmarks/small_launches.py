@@ -85,6 +85,9 @@ def _differ(backend: DeviceBackend, x: np.ndarray, sizes: tuple[int, ...]) -> li
     # With room for three pairs: histograms, then counts against the cutoff.
     found["bounded cutoff"], found["bounded rho"] = cutoff_and_density(pool, QUANTILE, capacity=3)
     right["bounded cutoff"], right["bounded rho"] = right["cutoff"], right["rho"]
+    classes = np.array([0, sizes[0] // 3, sizes[0]])
+    right["counts by class"] = oracle.class_counts_at(right["cutoff"], classes)
+    found["counts by class"] = pool.class_counts_at(right["cutoff"], classes)
     order = np.argsort(-right["rho"], kind="stable")
     listed, limit = order[1::7], np.arange(1, len(order), 7)
     for name, smallest in (("greatest", False), ("smallest", True)):

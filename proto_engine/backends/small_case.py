@@ -29,6 +29,7 @@ class ClassAnswer:
     rho: np.ndarray  # [m] int64
     eta: np.ndarray  # [m] float64
     picks: Picks
+    counts: np.ndarray  # [m, 3] int32: above the cutoff, by thirds of the class
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,13 @@ def _answer(pool: ReferencePool) -> ClassAnswer:
             else:
                 rejected += 1
     chosen = np.array(taken, dtype=np.int64)
-    return ClassAnswer(cutoff, rho, eta, Picks(chosen, rho[chosen], eta[chosen], cutoff, rejected / pool.m))
+    picks = Picks(chosen, rho[chosen], eta[chosen], cutoff, rejected / pool.m)
+    return ClassAnswer(cutoff, rho, eta, picks, pool.class_counts_at(cutoff, _thirds(pool.m)))
+
+
+def _thirds(m: int) -> np.ndarray:
+    """Offsets of three classes, whose borders lie inside of tiles.   [4]"""
+    return np.array([0, m // 3, 2 * m // 3, m])
 
 
 # ---- comparisons: None, or what differed -------------------------------------------------------------------------
@@ -133,8 +140,10 @@ def pools_differ(backend: Backend, native: Callable[[np.ndarray], Any]) -> str |
             cutoff, rho = pool.density(QUANTILE)
             found = {"squares": squares, "cutoff": cutoff, "density": rho}
             found |= {"density at the cutoff": pool.density_at(right.cutoff), "eta": _eta(pool, right.rho)}
+            found |= {"counts by class": pool.class_counts_at(right.cutoff, _thirds(pool.m)).reshape(-1)}
             wanted = {"squares": case.squares[part], "cutoff": right.cutoff, "density": right.rho}
             wanted |= {"density at the cutoff": right.rho, "eta": right.eta}
+            wanted |= {"counts by class": right.counts.reshape(-1)}
             if difference := _difference(f"{case.name} rows, class {c}", found, wanted):
                 return difference
     return None
