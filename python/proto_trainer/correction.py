@@ -139,6 +139,7 @@ class LabelCorrector:
             "eta_max": eta_max,
             "method": selector,
         }
+        self.with_lengths = selector == "density-peaks-euclidean"  # the one that compares more than directions
         self.backend = backend
         self.min_margin = min_margin
         self.correct_every = correct_every
@@ -188,6 +189,7 @@ class LabelCorrector:
             features=self.features,
             batch_size=self.batch_size,
             workers=self.workers,
+            with_lengths=self.with_lengths,
             memory_limit=self.memory_limit,
             folder=self.folder,
             title=f"epoch {epoch}: extracting features",

@@ -111,19 +111,22 @@ def extract_bank(
     features: FeatureFunction = model_features,
     batch_size: int = 256,
     workers: int = 0,
+    with_lengths: bool = False,
     memory_limit: int = 4 * 2**30,
     folder: str | Path | None = None,
     title: str = "extracting features",
 ) -> tuple[pe.FeatureBank, np.ndarray]:
-    """The feature bank of a data set, float16, and its given labels: what label correction works on.
+    """The feature bank of a data set and its given labels: what label correction works on.
 
-    Each row is scaled by a power of two, so that no value leaves the range of float16: cosines do not see it, and
-    what is lost is the rounding to 11 bits alone. Half the memory and half the traffic of float32.
+    The bank is float16, each row scaled by a power of two, so that no value leaves the range of float16: cosines do
+    not see it, and what is lost is the rounding to 11 bits alone. Half the memory and half the traffic of float32.
 
     Parameters
     ----------
     model, dataset, features, batch_size, workers
         See `extract_features`.
+    with_lengths : bool
+        Keep the rows as the model gives them, in float32: for distances that are not between unit rows.
     memory_limit : int
         Bytes. A larger bank is written to an unnamed file in `folder` and memory-mapped.
     folder : path or None
@@ -133,7 +136,7 @@ def extract_bank(
 
     Returns
     -------
-    bank : FeatureBank, float16 [N, D]
+    bank : FeatureBank, float16 (float32 with lengths) [N, D]
     labels : ndarray, int64 [N]
 
     Raises
@@ -151,7 +154,7 @@ def extract_bank(
         tqdm(total=num_samples, desc=title, unit=" images", delay=3, leave=False, disable=None) as bar,
     ):
         for start, rows, given in batches:
-            writer.append(to_half(rows).cpu().numpy())
+            writer.append((rows if with_lengths else to_half(rows)).cpu().numpy())
             labels[start : start + len(rows)] = given
             bar.update(len(rows))
         return writer.bank(), labels

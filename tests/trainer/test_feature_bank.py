@@ -13,6 +13,8 @@ from proto_trainer.bank_writer import BankWriter
 from proto_trainer.features import extract_bank, to_half
 from torch import nn
 
+import proto_engine as pe
+
 SCALES = torch.tensor([[1.0], [3e4], [1e30], [1e38], [1e-8], [1e-30], [1e-35]])
 
 
@@ -46,6 +48,23 @@ def test_bank_has_the_rows_of_the_features(clusters):
     assert bank.dtype == np.float16 and bank.shape == (120, 64)
     np.testing.assert_array_equal(bank.array, to_half(torch.from_numpy(features)).numpy())
     np.testing.assert_array_equal(labels, given)
+
+
+def test_euclidean_density_peaks_see_the_lengths_of_the_features(clusters, monkeypatch):
+    dataset, model = clusters
+    features, _ = extract_features(model, dataset)
+    seen = {}
+    select = pe.select_prototypes
+
+    def recorded(bank, labels, **settings):
+        seen[settings["method"]] = np.array(bank.array)
+        return select(bank, labels, **settings)
+
+    monkeypatch.setattr(pe, "select_prototypes", recorded)
+    for selector in ("density-peaks-euclidean", "density-peaks"):
+        LabelCorrector(num_classes=4, start_epoch=0, selector=selector).update(model, dataset, epoch=0)
+    np.testing.assert_array_equal(seen["density-peaks-euclidean"], features)
+    assert seen["density-peaks-euclidean"].dtype == np.float32 and seen["density-peaks"].dtype == np.float16
 
 
 def test_large_bank_is_a_map_of_a_file_without_a_name(clusters, tmp_path):
