@@ -15,7 +15,7 @@ def accuracy(model: nn.Module, dataset: LabeledImages, *, batch_size: int = 512,
     device = model_device(model)
     correct = 0
     with evaluation_mode(model), torch.inference_mode():
-        for images, given, _ in make_loader(without_augmentation(dataset), batch_size, workers=workers):
+        for images, given, _ in make_loader(without_augmentation(dataset), batch_size, workers=workers, device=device):
             correct += int((model(images.to(device)).argmax(dim=1) == given.to(device)).sum())
     return correct / len(dataset)
 

@@ -189,7 +189,7 @@ def feature_batches(
     device = model_device(model)
     start = 0
     with evaluation_mode(model), torch.inference_mode():
-        for images, given, *index in make_loader(dataset, batch_size, workers=workers):
+        for images, given, *index in make_loader(dataset, batch_size, workers=workers, device=device):
             rows = features(model, images.to(device))  # [B, D]
             stop = start + len(images)
             if rows.ndim != 2 or len(rows) != len(images):

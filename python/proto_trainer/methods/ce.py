@@ -27,8 +27,8 @@ class CrossEntropy(Method):
 
     def suggestions(self, model: nn.Module, dataset: LabeledImages) -> pe.Corrections:
         """Predictions on the training images; score is the probability, margin its lead over the second."""
-        loader = make_loader(without_augmentation(dataset), self.batch_size, workers=self.workers)
         device = model_device(model)
+        loader = make_loader(without_augmentation(dataset), self.batch_size, workers=self.workers, device=device)
         with evaluation_mode(model), torch.inference_mode():
             batches = [model(images.to(device)).softmax(dim=1).topk(2, dim=1) for images, *_ in loader]
         chances = torch.cat([batch.values for batch in batches]).cpu().numpy()  # [N, 2]
