@@ -100,6 +100,7 @@ TABLES: dict[str, Table] = {
                 "k-means++": "kmeans++",
                 "density peaks, Euclidean": "density-peaks-euclidean",
                 "density peaks": "density-peaks",
+                "density contrast": "density-contrast",  # not in the paper
             },
             NOISY,
             VERIFIED,
