@@ -20,7 +20,7 @@ _KDLCPU = 1  # DLPack's number for host memory
 
 def kind_of(x: Any) -> ArrayKind:
     """The kind in which results computed from ``x`` are given back."""
-    return ArrayKind.of(x.array if isinstance(x, FeatureBank) else x)
+    return x.kind if isinstance(x, FeatureBank) else ArrayKind.of(x)
 
 
 def as_matrix(x: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,34 @@ from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, i
 from .bank_formats import check_float_dtype, open_npy, open_safetensors
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
+
+
+class RowSource(Protocol):
+    """Rows that are no array: they are decoded or computed when they are asked for.
+
+    Attributes
+    ----------
+    name : str
+        For the bank's repr.
+    shape : (int, int)
+        N and D.
+    dtype : numpy.dtype or torch.dtype
+    kind : ArrayKind
+        Of the rows given out.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: Any
+    kind: ArrayKind
+
+    def rows(self, wanted: np.ndarray) -> Any:
+        """Rows ``wanted`` (int64, [k], in range) in that order, [k, D]."""
+        ...
+
+    def chunks(self, step: int) -> Iterator[tuple[int, Any]]:
+        """(start, [b, D]) over all rows, b <= ``step``."""
+        ...
 
 
 class FeatureBank:
@@ -40,8 +68,15 @@ class FeatureBank:
     def __init__(self, array: Any) -> None:
         _check_array(array)
         self._array = array
-        self._parquet: Any = None
+        self._source: RowSource | None = None
         self._map = _read_only_map(array)
+
+    @classmethod
+    def over(cls, source: RowSource) -> FeatureBank:
+        """A bank over rows that are decoded or computed when they are asked for."""
+        bank = cls.__new__(cls)
+        bank._array, bank._map, bank._source = None, None, source
+        return bank
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, column: str | None = None) -> FeatureBank:
@@ -81,29 +116,36 @@ class FeatureBank:
         if ending == ".parquet":
             from .bank_parquet import ParquetRows  # pyarrow is needed for this kind of file only
 
-            bank = cls.__new__(cls)
-            bank._array, bank._map = None, None
-            bank._parquet = ParquetRows(file, column)
-            return bank
+            return cls.over(ParquetRows(file, column))
         raise ValueError(f"features: wanted a .npy, .safetensors or .parquet file, got {str(file)!r}")
 
     @property
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
-        num_samples, dim = (self._array if self._parquet is None else self._parquet).shape
+        num_samples, dim = (self._array if self._source is None else self._source).shape
         return int(num_samples), int(dim)
 
     @property
     def dtype(self) -> Any:
         """The stored dtype: a numpy dtype (bfloat16 is `ml_dtypes.bfloat16`; CuPy's too), or torch's for a tensor."""
-        return (self._array if self._parquet is None else self._parquet).dtype
+        return (self._array if self._source is None else self._source).dtype
+
+    @property
+    def kind(self) -> ArrayKind:
+        """The kind of array that `rows` and `chunks` give out, and where it is."""
+        return ArrayKind.of(self._array) if self._source is None else self._source.kind
+
+    @property
+    def transform(self) -> Any:
+        """The `BankTransform` that all rows go through on their way out, or None."""
+        return getattr(self._source, "transform", None)
 
     @property
     def array(self) -> Any:
         """The array (in host or GPU memory), memory map or tensor behind the bank.
 
-        None where `rows` and `chunks` are the only way in: rows that must be decoded, or values that a
-        file holds at unaligned addresses.
+        None where `rows` and `chunks` are the only way in: rows that must be decoded or computed, or values
+        that a file holds at unaligned addresses.
         """
         aligned = not isinstance(self._array, np.ndarray) or self._array.flags.aligned
         return self._array if aligned else None
@@ -112,7 +154,7 @@ class FeatureBank:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        kind = "parquet" if self._parquet is not None else type(self._array).__name__
+        kind = self._source.name if self._source is not None else type(self._array).__name__
         return f"FeatureBank({kind}, shape={self.shape}, dtype={self.dtype})"
 
     def rows(self, indices: Any) -> Any:
@@ -138,8 +180,8 @@ class FeatureBank:
             A row number is negative or beyond the last row.
         """
         wanted = self._check_indices(indices)
-        if self._parquet is not None:
-            return self._parquet.rows(wanted)
+        if self._source is not None:
+            return self._source.rows(wanted)
         if not isinstance(self._array, np.ndarray):
             return take_rows(self._array, wanted)
         rows = np.require(np.asarray(self._array)[wanted], requirements=["C", "A"])
@@ -153,7 +195,7 @@ class FeatureBank:
         ----------
         max_bytes : int, optional
             Upper limit for one chunk; a chunk has at least one row. By default 64 MiB, or all rows at once where
-            they are on a GPU: nothing is gained there by parts.
+            they lie on a GPU: nothing is gained there by parts.
 
         Yields
         ------
@@ -165,13 +207,14 @@ class FeatureBank:
             chunk is asked for, so that a file larger than the memory streams through.
         """
         if max_bytes is None:
-            max_bytes = DEFAULT_CHUNK_BYTES if ArrayKind.of(self._array).on_cpu else sys.maxsize
+            there = self._source is None and not self.kind.on_cpu
+            max_bytes = sys.maxsize if there else DEFAULT_CHUNK_BYTES
         if max_bytes <= 0:
             raise ValueError(f"max_bytes: wanted a positive number, got {max_bytes}")
         num_samples, dim = self.shape
         step = max(1, int(max_bytes) // (dim * self.dtype.itemsize))
-        if self._parquet is not None:
-            yield from self._parquet.chunks(step)
+        if self._source is not None:
+            yield from self._source.chunks(step)
             return
         if not isinstance(self._array, np.ndarray):
             for start in range(0, num_samples, step):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .array_kinds import ArrayKind
 from .bank_formats import listed
 
 _CACHE_BYTES = 128 * 2**20  # decoded row groups kept for the next gather
@@ -23,6 +24,9 @@ class ParquetRows:
     Parquet is compressed, so rows cannot be mapped. A walk over the file decodes one batch at a time; a
     gather decodes the row groups that hold the wanted rows and keeps the last few of them, up to 128 MiB.
     """
+
+    name = "parquet"
+    kind = ArrayKind()
 
     def __init__(self, path: Path, column: str | None) -> None:
         self._what = f"features: {str(path)!r}"

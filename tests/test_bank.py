@@ -516,14 +516,14 @@ def test_bank_parquet_gathers_from_groups_too_large_to_keep(tmp_path: Path, monk
         bank = FeatureBank.open(tmp_path / "bank.parquet")
         for _ in range(2):
             assert_same_bits(bank.rows(wanted), x[wanted])
-            assert sum(group.nbytes for group in bank._parquet._cache.values()) <= cache_rows * D * 4
+            assert sum(group.nbytes for group in bank._source._cache.values()) <= cache_rows * D * 4
 
 
 def test_bank_parquet_decodes_kept_groups_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parquet(tmp_path / "bank.parquet", features())
     bank = FeatureBank.open(tmp_path / "bank.parquet")
     bank.rows([0, 40, 199])
-    monkeypatch.setattr(bank._parquet, "_decode", None)  # would raise if it were needed
+    monkeypatch.setattr(bank._source, "_decode", None)  # would raise if it were needed
     assert_same_bits(bank.rows([198, 1, 41]), features()[[198, 1, 41]])
 
 
