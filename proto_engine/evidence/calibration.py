@@ -1,0 +1,144 @@
+"""From scores to probabilities: classes and label noise together, by maximum likelihood of the given labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import cho_factor, cho_solve
+
+from .anchors import Clarity, anchor_labels
+
+ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
+SMOOTHING = 0.01  # of the anchors, spread over all labels: no label is impossible
+KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
+EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
+WARM_STEPS = 60  # with T as the anchors have it, until the class probabilities have settled
+STEPS = 100  # with T updated
+STEPS_PER_UPDATE = 3  # of T, which moves slowly
+_DAMPING = 1e-6  # of the trace: scores sum to 1, so that with the constant they are linearly dependent
+_SAMPLE_STREAM = 2  # number of this draw under the caller's seed
+_TINY = 1e-9  # a class that no row belongs to keeps the anchors' row of T
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """``p(c | x) = softmax([s(x), 1] W)_c`` and ``T[c, y] = p(given y | true c)``.
+
+    Attributes
+    ----------
+    weights : numpy.ndarray of float32, [K + 1, K]
+    noise_matrix : numpy.ndarray of float64, [K, K]
+    """
+
+    weights: np.ndarray
+    noise_matrix: np.ndarray
+
+    def posterior(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """``q_c ~ p(c | x) T[c, y]``, with the given label taken into account.   [b, K], [b] -> [b, K] float64"""
+        classes = softmax(with_constant(scores) @ self.weights).astype(np.float64)
+        return _normalized(classes * self.noise_matrix.T[labels])
+
+
+def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: int) -> Calibration:
+    """Fit class probabilities and the noise matrix to the given labels.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray of float32, [n, K]
+        Out-of-fold scores.
+    labels : numpy.ndarray of int64, [n]
+        Given labels, 0 to K - 1.
+    clarity : Clarity
+        Winner and clearness of each row.
+    seed : int
+        Of the draw of at most `EM_ROWS` rows.
+    """
+    counts = anchor_labels(clarity, labels, scores.shape[1], ANCHOR_SHARE)
+    start = _normalized(counts + SMOOTHING * counts.sum(axis=1, keepdims=True) / len(counts))
+    if len(labels) > EM_ROWS:
+        rng = np.random.default_rng([seed, _SAMPLE_STREAM])
+        rows = np.sort(rng.choice(len(labels), EM_ROWS, replace=False, shuffle=False))
+        scores, labels = scores[rows], labels[rows]
+    return Calibration(*expectation_maximization(with_constant(scores), labels, start))
+
+
+def expectation_maximization(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    start: np.ndarray,
+    *,
+    warm_steps: int = WARM_STEPS,
+    steps: int = STEPS,
+    momentum: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maximize ``sum_i log sum_c softmax(a_i W)_c T[c, y_i]`` over W and, after the warm steps, T.
+
+    Parameters
+    ----------
+    inputs : numpy.ndarray of float32, [n, P]
+        Rows ``a_i``.
+    labels : numpy.ndarray of int64, [n]
+        ``y_i``, 0 to K - 1.
+    start : numpy.ndarray of float64, [K, K]
+        T from the anchors: the first value, and the prior. An update is
+        ``T[c] ~ N[c] + kappa (sum N[c]) start[c]`` with expected counts ``N[c, y]``.
+    warm_steps, steps : int
+        Steps with T fixed, then steps with T updated every `STEPS_PER_UPDATE`.
+    momentum : bool
+        Nesterov's; without it no step lowers the likelihood.
+
+    Returns
+    -------
+    weights : numpy.ndarray of float32, [P, K]
+    noise_matrix : numpy.ndarray of float64, [K, K]
+
+    Notes
+    -----
+    The E-step gives ``q_i[c] ~ p_i[c] T[c, y_i]``. The M-step for W is one step with Boehning's bound on the
+    curvature, ``W += 2 (A^T A)^-1 A^T (q - p)``: one small matrix, factored once.
+
+    References
+    ----------
+    Boehning: Multinomial Logistic Regression Algorithm. Annals of the Institute of Statistical Mathematics 44, 1992.
+    Nesterov: A Method for Solving the Convex Programming Problem with Convergence Rate O(1/k^2). 1983.
+    Patrini et al.: Making Deep Neural Networks Robust to Label Noise. CVPR 2017 (T, and its first value from anchors).
+    """
+    num_classes = len(start)
+    noise = start.copy()
+    gram = (inputs.T @ inputs).astype(np.float64)  # [P, P]
+    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram)
+    bound = (2.0 * cho_solve(cho_factor(gram), np.eye(len(gram)))).astype(np.float32)
+    by_label = sparse.csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), (num_classes, len(labels)))
+    weights = ahead = np.zeros((inputs.shape[1], num_classes), dtype=np.float32)
+    likelihoods = noise.T[labels].astype(np.float32)  # [n, K] T[c, y_i]
+    for t in range(warm_steps + steps):
+        classes = softmax(inputs @ ahead)  # [n, K]
+        posterior = _normalized(classes * likelihoods)
+        moved = ahead + bound @ (inputs.T @ (posterior - classes))
+        since = t if t < warm_steps else t - warm_steps  # a changed T is a new problem: momentum starts again
+        push = np.float32(since / (since + 3) if momentum else 0.0)
+        ahead, weights = moved + push * (moved - weights), moved
+        if t >= warm_steps and t % STEPS_PER_UPDATE == 0:
+            counts = (by_label @ posterior).T + _TINY  # [K, K]
+            noise = _normalized(counts + KAPPA * counts.sum(axis=1, keepdims=True) * start)
+            likelihoods = noise.T[labels].astype(np.float32)
+    return weights, noise
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, computed in place.   [n, K] -> [n, K]"""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
+
+
+def with_constant(scores: np.ndarray) -> np.ndarray:
+    """A column of ones behind the scores.   [n, K] -> [n, K + 1] float32"""
+    return np.concatenate([scores, np.ones((len(scores), 1), dtype=np.float32)], axis=1)
+
+
+def _normalized(rows: np.ndarray) -> np.ndarray:
+    return rows / rows.sum(axis=1, keepdims=True)

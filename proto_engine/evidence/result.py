@@ -1,0 +1,92 @@
+"""What the evidence says, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .trust import MARGIN
+
+
+@dataclass(frozen=True, eq=False)
+class LabelEvidence:
+    """For every row: how likely its given label is wrong, and which label is most probable.
+
+    Rows of classes with fewer than 20 usable rows, and with ``on_bad_rows="keep-label"`` rows that are zero or not
+    finite, were not judged: their ``issue_score`` is 0, ``suggested`` is the given label and ``probability`` 1.
+
+    Attributes
+    ----------
+    given : numpy.ndarray of int64, [N]
+        The labels that went in.
+    issue_score : numpy.ndarray of float64, [N]
+        Estimated probability that the given label is wrong.
+    suggested : numpy.ndarray of int64, [N]
+        The most probable label, often the given one.
+    probability : numpy.ndarray of float64, [N]
+        Of the suggested label.
+    noise_matrix : numpy.ndarray of float64, [C, C]
+        ``T[true, given]``: how often rows of a class are given each label. Rows sum to 1; classes that were not
+        judged have a one on the diagonal.
+    noise : float
+        Estimated share of wrong labels among the rows of trusted classes; 0 without any.
+    trusted : numpy.ndarray of bool, [C]
+        Classes whose clear rows mostly bear their own label. Only between these are labels changed.
+    reason : str or None
+        Why no label may be changed, in one sentence; None when labels may.
+    """
+
+    given: np.ndarray
+    issue_score: np.ndarray
+    suggested: np.ndarray
+    probability: np.ndarray
+    noise_matrix: np.ndarray
+    noise: float
+    trusted: np.ndarray
+    reason: str | None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def confident(self) -> np.ndarray:
+        """Rows whose label the default policy changes.
+
+        Another label is more probable than the given one by over 0.4, both classes are trusted, and there is no
+        ``reason`` to change none.
+
+        Returns
+        -------
+        numpy.ndarray of bool, [N]
+        """
+        if self.reason is not None:
+            return np.zeros(len(self), dtype=bool)
+        lead = self.probability - (1.0 - self.issue_score)
+        return (
+            (self.suggested != self.given) & (lead > MARGIN) & self.trusted[self.suggested] & self.trusted[self.given]
+        )
+
+    def expected_right(self, changed: np.ndarray) -> float:
+        """Share of these rows whose suggested label is expected to be right.
+
+        Parameters
+        ----------
+        changed : array of bool, [N]
+            For instance `confident`.
+
+        Returns
+        -------
+        float
+            Mean probability of the suggested labels; NaN without any row.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not N booleans.
+        """
+        rows = np.asarray(changed)
+        if rows.dtype != np.bool_:
+            raise TypeError(f"changed: wanted booleans, got {rows.dtype}")
+        if rows.shape != (len(self),):
+            raise ValueError(f"changed: wanted one entry a row, [{len(self)}], got shape {rows.shape}")
+        return float(self.probability[rows].mean()) if rows.any() else float("nan")

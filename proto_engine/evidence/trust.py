@@ -1,0 +1,86 @@
+"""Which classes the evidence may speak about, and whether any label may be changed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .anchors import MIN_CLASS, Clarity, anchor_labels
+
+TRUST_SHARE = 0.3  # of the rows that a class wins: more than make T, so that a small wrong core cannot pass for all
+STANDARD_ERRORS = 3.0  # by which the anchors' own label must lead: chance alone does not
+STARVED = 0.25  # of its size: a class that wins less has lost its rows to another one
+TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
+MIN_NOISE = 0.02  # clean label sets are estimated at .003 to .012; below this, changes would mostly be wrong
+MARGIN = 0.4  # by which the suggested label's probability must exceed the given one's
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """Attributes
+    ----------
+    trusted : numpy.ndarray of bool, [K]
+        The clear rows of the class mostly bear its label, and it wins the rows that bear it.
+    contradicted : numpy.ndarray of bool, [K]
+        The clear rows of the class mostly bear one other label.
+    """
+
+    trusted: np.ndarray
+    contradicted: np.ndarray
+
+    def objection(self, noise: float, names: np.ndarray) -> str | None:
+        """Why no label may be changed; None when labels may.
+
+        Parameters
+        ----------
+        noise : float
+            Estimated share of wrong labels.
+        names : numpy.ndarray of int64, [K]
+            The classes' own numbers.
+        """
+        if self.contradicted.any():
+            listed = ", ".join(map(str, names[self.contradicted][:5])) + (
+                ", ..." if self.contradicted.sum() > 5 else ""
+            )
+            return f"the clearest rows of {self.contradicted.sum()} classes ({listed}) mostly bear another label"
+        if self.trusted.mean() < TRUSTED_SHARE:
+            return f"only {self.trusted.sum()} of {len(names)} classes have clear rows that mostly bear their own label"
+        if noise < MIN_NOISE:
+            return f"the estimated share of wrong labels, {noise:.3f}, is below {MIN_NOISE}"
+        return None
+
+
+def judge(clarity: Clarity, labels: np.ndarray, num_classes: int) -> Trust:
+    """Judge every class by the labels of its anchors and by the rows that it wins.
+
+    Parameters
+    ----------
+    clarity : Clarity
+        Of n rows.
+    labels : numpy.ndarray of int64, [n]
+        Given labels, 0 to K - 1, each at least once.
+    num_classes : int
+        K.
+
+    Notes
+    -----
+    With n_c anchors, of which a share d bears c and a share o the next most frequent label, the difference d - o has
+    a standard error of at most ``sqrt((d + o) / n_c)``.
+    """
+    counts = anchor_labels(clarity, labels, num_classes, TRUST_SHARE)
+    number = counts.sum(axis=1)  # [K]
+    shares = counts / number[:, None]
+    own = np.diag(shares).copy()
+    np.fill_diagonal(shares, 0.0)
+    other = shares.max(axis=1)
+    doubt = STANDARD_ERRORS * np.sqrt((own + other) / number)
+    trusted = (number >= MIN_CLASS) & (own - other > doubt)
+    contradicted = (number >= MIN_CLASS) & (other - own > doubt)
+
+    wins = np.bincount(clarity.winner, minlength=num_classes)
+    size = np.bincount(labels, minlength=num_classes)
+    for c in np.flatnonzero(wins < STARVED * size):
+        taker = np.bincount(clarity.winner[labels == c], minlength=num_classes).argmax()
+        trusted[[c, taker]] = False  # neither name can be relied on
+    return Trust(trusted, contradicted)
