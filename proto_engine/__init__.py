@@ -21,12 +21,14 @@ from .versions import __version__, show_versions
 
 if TYPE_CHECKING:
     from .corrector import PrototypeCorrector
+    from .evidence import LabelEvidence, label_evidence
 
 __all__ = [
     "BackendUnavailable",
     "Corrections",
     "DensityPeaks",
     "FeatureBank",
+    "LabelEvidence",
     "PrototypeCorrector",
     "Prototypes",
     "__version__",
@@ -34,6 +36,7 @@ __all__ = [
     "backends",
     "correct_labels",
     "density_peaks",
+    "label_evidence",
     "score_samples",
     "select_prototypes",
     "self_check",
@@ -47,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from .corrector import PrototypeCorrector
 
         return PrototypeCorrector
+    if name in ("LabelEvidence", "label_evidence"):  # brings SciPy's linear algebra
+        from . import evidence
+
+        return getattr(evidence, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

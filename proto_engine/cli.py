@@ -23,6 +23,7 @@ from .cli_report import correction_report, selection_report
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write, check_ending, check_writable
 from .labels import read_labels
+from .policy import POLICIES
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
 from .selection import METHODS, ON_BAD_ROWS, select_prototypes
@@ -104,6 +105,7 @@ def _corrected(arguments: argparse.Namespace) -> tuple[FeatureBank, list[str] | 
         bank,
         labels,
         prototypes,
+        policy=arguments.policy,
         min_margin=arguments.min_margin,
         progress=not arguments.quiet,
         **_common(arguments),
@@ -302,6 +304,13 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_correction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        default="confident",
+        help="which labels change: those with clear evidence against them (default), or all whose best score is that "
+        "of another class, the published method",
+    )
     parser.add_argument("--prototypes", metavar="FILE", help="use these saved prototypes, select none")
     parser.add_argument(
         "--min-margin",

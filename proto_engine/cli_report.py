@@ -20,8 +20,12 @@ def correction_report(summary: CorrectionSummary, class_names: Sequence[str] | N
     samples, changed = summary.samples_per_class, summary.changed_per_class  # [C], [C]
     lines = [
         f"{summary.num_changed:,} of {summary.num_samples:,} labels changed ({100 * summary.share_changed:.1f} %)",
-        "",
     ]
+    if summary.expected_right is not None and summary.num_changed:
+        lines.append(f"about {summary.expected_right:,.0f} of the changes are expected to be right")
+    if summary.note is not None:
+        lines.append(f"labels are left as they are: {summary.note}")
+    lines.append("")
     order = np.arange(len(samples))
     if len(order) > _MAX_CLASSES:
         order = np.sort(np.argsort(-changed, kind="stable")[:_MAX_CLASSES])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import to_numpy
+from .exports import save_label_studio, to_cleanlab
 from .files import atomic_write, check_ending
 from .notebook import corrections_html
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _ROWS_PER_WRITE = 2**20
 OUTPUT_ENDINGS = (".parquet", ".csv")
+COLUMNS = ("labels", "given", "score", "margin", "changed", "issue_score", "likely", "probability")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class CorrectionSummary:
         By given label.
     flows : list of (int, int, int)
         (given label, suggested label, number of samples), largest first, ties by label.
+    expected_right : float or None
+        How many of the changes are expected to be right: the sum of their probabilities. None without evidence.
+    note : str or None
+        Of the corrections.
     """
 
     num_samples: int
@@ -39,6 +45,8 @@ class CorrectionSummary:
     samples_per_class: np.ndarray
     changed_per_class: np.ndarray
     flows: list[tuple[int, int, int]]
+    expected_right: float | None = None
+    note: str | None = None
 
     @property
     def share_changed(self) -> float:
@@ -61,7 +69,16 @@ class Corrections:
     margin : array of float, [N]
         Best score minus the second best; infinite with a single class.
     changed : array of bool, [N]
-        Where ``labels`` differs from ``given``.
+        Where ``labels`` differs from ``given``: the decision.
+    issue_score : array of float64, [N], or None
+        Probability that the given label is wrong, see `label_evidence`; None where no evidence was asked for,
+        as are the other two.
+    likely : array of int64, [N], or None
+        The most probable label, whether or not it was decided to change to it.
+    probability : array of float64, [N], or None
+        Its probability.
+    note : str or None
+        Why no label was allowed to change, where something stood against it.
     """
 
     labels: Any
@@ -69,6 +86,10 @@ class Corrections:
     score: Any
     margin: Any
     changed: Any
+    issue_score: Any = None
+    likely: Any = None
+    probability: Any = None
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,14 +105,16 @@ class Corrections:
         Returns
         -------
         pandas.DataFrame
-            Columns ``index, given_label, suggested_label, score, margin, changed``, one row a sample.
+            Columns ``index, given_label, suggested_label, score, margin, changed``, and with evidence
+            ``issue_score, likely_label, probability``; one row a sample. ``suggested_label`` is the decision:
+            the given label where ``changed`` is false.
 
         Raises
         ------
         ValueError
             Fewer class names than labels ask for.
         """
-        return self._frame(0, len(self), self._names(class_names))
+        return self._frame(0, len(self), self.names_of(class_names))
 
     def save(self, path: str | os.PathLike[str], class_names: Sequence[Any] | None = None) -> None:
         """Write the table of `to_frame` to a Parquet or CSV file, all of it or nothing.
@@ -111,7 +134,7 @@ class Corrections:
             The file cannot be written.
         """
         ending = check_ending(path, OUTPUT_ENDINGS, "path")
-        names = self._names(class_names)
+        names = self.names_of(class_names)
         if ending == ".csv":
             with atomic_write(path, "w") as file:
                 for position, frame in enumerate(self._frames(names)):
@@ -156,19 +179,37 @@ class Corrections:
             samples_per_class=np.bincount(given, minlength=num_classes),
             changed_per_class=np.bincount(given[changed], minlength=num_classes),
             flows=[(int(pairs[k]) // num_classes, int(pairs[k]) % num_classes, int(counts[k])) for k in order],
+            expected_right=self.expected_right,
+            note=self.note,
         )
+
+    @property
+    def expected_right(self) -> float | None:
+        """How many of the changes are expected to be right; None without evidence."""
+        if self.probability is None:
+            return None
+        return float(to_numpy(self.probability)[to_numpy(self.changed)].sum())
+
+    def to_cleanlab(self) -> pd.DataFrame:
+        """The table that cleanlab gives for label issues, see `proto_engine.exports.to_cleanlab`."""
+        return to_cleanlab(self)
+
+    def save_label_studio(self, path: str | os.PathLike[str], images: Sequence[str], **options: Any) -> int:
+        """Write tasks for Label Studio, see `proto_engine.exports.save_label_studio`."""
+        return save_label_studio(self, path, images, **options)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: numbers, the largest changes, and three figures."""
         return corrections_html(self)
 
     def _largest_label(self, what: str) -> int:
-        given, labels = to_numpy(self.given), to_numpy(self.labels)
-        if given.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
-            raise TypeError(f"{what}: wanted integer labels, got {given.dtype} and {labels.dtype}")
-        return int(max(given.max(initial=-1), labels.max(initial=-1)))
+        columns = [to_numpy(labels) for labels in (self.given, self.labels, self.likely) if labels is not None]
+        if any(labels.dtype.kind not in "iu" for labels in columns):
+            raise TypeError(f"{what}: wanted integer labels, got {' and '.join(str(c.dtype) for c in columns[:2])}")
+        return max(int(labels.max(initial=-1)) for labels in columns)
 
-    def _names(self, class_names: Sequence[Any] | None) -> np.ndarray | None:
+    def names_of(self, class_names: Sequence[Any] | None) -> np.ndarray | None:
+        """The class names as an array that labels index, [C]; None without names. Raises ValueError for too few."""
         if class_names is None:
             return None
         names = np.array(list(class_names), dtype=object)
@@ -181,16 +222,20 @@ class Corrections:
         import pandas as pd
 
         given, labels = to_numpy(self.given[start:stop]), to_numpy(self.labels[start:stop])
-        return pd.DataFrame(
-            {
-                "index": np.arange(start, stop),
-                "given_label": given if names is None else names[given],
-                "suggested_label": labels if names is None else names[labels],
-                "score": to_numpy(self.score[start:stop]),
-                "margin": to_numpy(self.margin[start:stop]),
-                "changed": to_numpy(self.changed[start:stop]),
-            }
-        )
+        columns = {
+            "index": np.arange(start, stop),
+            "given_label": given if names is None else names[given],
+            "suggested_label": labels if names is None else names[labels],
+            "score": to_numpy(self.score[start:stop]),
+            "margin": to_numpy(self.margin[start:stop]),
+            "changed": to_numpy(self.changed[start:stop]),
+        }
+        if self.issue_score is not None:
+            likely = to_numpy(self.likely[start:stop])
+            columns["issue_score"] = to_numpy(self.issue_score[start:stop])
+            columns["likely_label"] = likely if names is None else names[likely]
+            columns["probability"] = to_numpy(self.probability[start:stop])
+        return pd.DataFrame(columns)
 
     def _frames(self, names: np.ndarray | None) -> Iterator[pd.DataFrame]:
         """The table a bounded number of rows at a time: strings take far more room than labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from .array_kinds import is_cupy, is_tensor
 from .arrays import as_bank, to_numpy
 from .bank import FeatureBank
 from .bank_formats import FLOAT_DTYPES
-from .corrections import Corrections
+from .corrections import COLUMNS, Corrections
+from .policy import Policy
 from .scoring import correct_labels, score_samples
 from .selection import select_prototypes
 
@@ -33,6 +35,10 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         As in `select_prototypes`.
     min_margin : float
         As in `correct_labels`: a smaller lead keeps the given label. Has no effect on `predict`.
+    policy : {"confident", "all"} or callable
+        As in `correct_labels`: which labels `correct` and `fit_predict` change. "confident" weighs the evidence in
+        the samples that they are given; "all" is the published method, which takes every label from the prototypes
+        that `fit` has found. Has no effect on `predict`. A function gets labels as class numbers.
 
     Attributes
     ----------
@@ -66,6 +72,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
         on_bad_rows: str = "raise",
         min_margin: float = 0.0,
+        policy: Policy = "confident",
     ) -> None:
         self.prototypes_per_class = prototypes_per_class
         self.samples_per_class = samples_per_class
@@ -77,6 +84,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.on_bad_rows = on_bad_rows
         self.min_margin = min_margin
+        self.policy = policy
 
     def fit(self, X: Any, y: Any) -> PrototypeCorrector:
         """Pick the prototypes of each class.
@@ -156,7 +164,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         Corrections
-            numpy arrays; ``labels`` and ``given`` in the type of ``classes_``.
+            numpy arrays; ``labels``, ``given`` and ``likely`` in the type of ``classes_``.
 
         Raises
         ------
@@ -169,14 +177,17 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             bank,
             self._encode(y, len(bank)),
             self.prototypes_,
+            policy=self.policy,
             backend=self.backend,
             min_margin=self.min_margin,
             on_bad_rows=self.on_bad_rows,
         )
-        labels, given, *rest = (
-            to_numpy(column) for column in (found.labels, found.given, found.score, found.margin, found.changed)
-        )
-        return Corrections(self.classes_[labels], self.classes_[given], *rest)
+        columns = {name: getattr(found, name) for name in COLUMNS}
+        columns = {name: None if column is None else to_numpy(column) for name, column in columns.items()}
+        for name in ("labels", "given", "likely"):
+            if columns[name] is not None:
+                columns[name] = self.classes_[columns[name]]
+        return replace(found, **columns)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

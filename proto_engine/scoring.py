@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,14 @@ import numpy as np
 from .array_kinds import to_numpy
 from .arrays import as_bank, as_labels
 from .bank import FeatureBank
-from .corrections import Corrections
+from .corrections import COLUMNS, Corrections
 from .ops import Resolved, bad_rows_message, check_choice, check_number, resolve
+from .policy import Policy, check_policy, decide
 from .prototypes import Prototypes
 from .selection import ON_BAD_ROWS
+from .transform import in_space
+
+logger = logging.getLogger(__name__)
 
 
 def score_samples(
@@ -80,14 +86,15 @@ def score_samples(
 def correct_labels(
     features: Any,
     labels: Any,
-    prototypes: Prototypes,
+    prototypes: Prototypes | None = None,
     *,
+    policy: Policy | None = None,
     backend: str = "auto",
     min_margin: float = 0.0,
     progress: bool | None = None,
     on_bad_rows: str = "raise",
 ) -> Corrections:
-    """Give every row the label of the class that it scores highest for.
+    """Correct labels: on evidence, or as published by the class that a row scores highest for.
 
     Parameters
     ----------
@@ -95,12 +102,21 @@ def correct_labels(
         float16, bfloat16, float32 or float64. A memory map is read in chunks.
     labels : array of int, [N]
         Given labels, 0 to C - 1.
-    prototypes : Prototypes
-        From `select_prototypes`.
+    prototypes : Prototypes, optional
+        From `select_prototypes`. They give ``score`` and ``margin``; without them the evidence does.
+    policy : {"confident", "all"} or callable, optional
+        Which labels change.
+
+        - "confident": those for which `label_evidence` finds another label clearly more probable than the given
+          one, and none where it cannot tell. The default without prototypes.
+        - "all": every label that is not the best one: the published method. The default with prototypes, which
+          then decide alone; without them the most probable label is the best one.
+        - a function of `Corrections` in which every label is the most probable one: bool [N], where to change.
     backend : str
-        "auto" or a name from `backends`. Every backend gives the same labels, scores and margins.
+        "auto" or a name from `backends`. Every backend gives the same labels, scores and margins. Evidence is
+        worked out on the host, whatever the backend.
     min_margin : float
-        Keep the given label where the best score exceeds the second best by less than this.
+        Keep the given label where the margin is less than this.
     progress : bool, optional
         Show a bar on a terminal.
     on_bad_rows : {"raise", "keep-label"}
@@ -109,8 +125,9 @@ def correct_labels(
     Returns
     -------
     Corrections
-        ``labels given score margin changed`` [N] in the caller's kind of array. The lowest class wins
-        between equal scores. A class without prototypes is never suggested.
+        ``labels given score margin changed`` [N] in the caller's kind of array, and ``issue_score likely
+        probability`` where evidence was asked for. The lowest class wins between equal scores. A class without
+        prototypes is never suggested by them.
 
     Raises
     ------
@@ -126,6 +143,37 @@ def correct_labels(
     min_margin = check_number(min_margin, "min_margin")
     if min_margin < 0:
         raise ValueError(f"min_margin: wanted 0 or more, got {min_margin}")
+    policy = check_policy(policy if policy is not None else "confident" if prototypes is None else "all")
+    found = None
+    if prototypes is not None:
+        found = _correct_by_score(features, labels, prototypes, backend, min_margin, progress, on_bad_rows)
+        if policy == "all":
+            return found
+    from .evidence import label_evidence  # needs SciPy's linear algebra, which takes a while to import
+
+    evidence = label_evidence(
+        features, labels, num_classes=None if prototypes is None else prototypes.num_classes, on_bad_rows=on_bad_rows
+    )
+    scores = {} if found is None else {"score": to_numpy(found.score), "margin": to_numpy(found.margin)}
+    decided = decide(policy, evidence, min_margin=min_margin, **scores)
+    if decided.note is not None:
+        logger.info("labels are left as they are: %s", decided.note)
+    kind = resolve(as_bank(features), backend).kind
+    with kind.current():
+        columns = {name: kind.give(getattr(decided, name)) for name in COLUMNS}
+    return replace(decided, **columns)
+
+
+def _correct_by_score(
+    features: Any,
+    labels: Any,
+    prototypes: Prototypes,
+    backend: str,
+    min_margin: float,
+    progress: bool | None,
+    on_bad_rows: str,
+) -> Corrections:
+    """The published rule: the class of the highest score."""
     bank, resolved, present, folded = _prepare(features, prototypes, backend, on_bad_rows)
     given = as_labels(labels, len(bank), prototypes.num_classes)
     kind, xp = resolved.kind, resolved.kind.xp
@@ -162,6 +210,7 @@ def _prepare(
     if len(present) == 0:
         raise ValueError("prototypes: wanted at least one class with a prototype, got none")
     folded = np.ascontiguousarray(to_numpy(prototypes.folded)[present], dtype=np.float64)
+    bank = in_space(bank, prototypes.transform)
     return bank, resolve(bank, backend), present, folded
 
 

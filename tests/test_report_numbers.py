@@ -26,7 +26,7 @@ def test_summary_figures_by_hand() -> None:
     figures = {name: (value, note) for name, value, note in summary_figures(rows)}
     assert figures["rows"] == ("6", "")
     assert figures["classes"] == ("3", "3 of them with given labels")
-    assert figures["changed"] == ("2", "33.3 % of the rows")
+    assert figures["another label suggested"] == ("2", "33.3 % of the rows")
     assert figures["expected right"] == ("1", "60.0 % of the changes")  # .7 + .5
     assert figures["label accuracy, estimated"] == ("66.7 %", "as given")  # 1 - 2.0 / 6
     assert figures["with all suggestions"][0] == "76.7 %"  # (.9 + .7 + .7 + 1 + .5 + .8) / 6
@@ -34,7 +34,7 @@ def test_summary_figures_by_hand() -> None:
 
 def test_summary_without_probabilities_leaves_their_figures_out() -> None:
     names = [name for name, _, _ in summary_figures(gather(corrections(GIVEN, SUGGESTED), None, None))]
-    assert names == ["rows", "classes", "changed"]
+    assert names == ["rows", "classes", "another label suggested"]
 
 
 def test_suspects_come_by_issue_or_by_margin() -> None:

@@ -68,7 +68,9 @@ def gather(corrections: Any, class_names: Sequence[Any] | None, prototypes: Any)
         A column that holds no numbers; what `encode_labels` raises.
     """
     classes = 0 if prototypes is None else int(prototypes.num_classes)
-    given, suggested, names = encode_labels(corrections.given, corrections.labels, class_names, classes)
+    likely = getattr(corrections, "likely", None)  # a person decides, so that less than certain is welcome
+    suggestion = corrections.labels if likely is None else likely
+    given, suggested, names = encode_labels(corrections.given, suggestion, class_names, classes)
     if prototypes is not None and len(names) != classes:  # then class c is not prototypes' row c
         raise ValueError(
             f"prototypes: wanted labels that are the numbers of their {classes} classes, got {len(names)} classes; "
@@ -112,7 +114,7 @@ def summary_figures(rows: Rows) -> list[tuple[str, str, str]]:
     figures = [
         ("rows", f"{len(rows):,}", ""),
         ("classes", f"{len(rows.names):,}", f"{present:,} of them with given labels"),
-        ("changed", f"{number:,}", _percent(number, len(rows)) + " of the rows"),
+        ("another label suggested", f"{number:,}", _percent(number, len(rows)) + " of the rows"),
     ]
     if rows.probability is not None:
         right = float(np.nansum(rows.probability[changed]))

@@ -36,7 +36,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     ----------
     path : str or os.PathLike
         ``.parquet`` or ``.csv`` with the columns ``given_label`` and ``suggested_label``; ``score margin
-        issue_score probability index`` where it has them.
+        issue_score likely_label probability index`` where it has them. What the page suggests is the likeliest
+        label where there is one, also where it was not clear enough to decide without a person.
 
     Returns
     -------
@@ -60,10 +61,10 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     if ending not in (".parquet", ".csv"):
         raise ValueError(f"{what}: wanted features and labels, or one table (.parquet or .csv) of a correction")
     given, names = read_labels(path, "given_label")
-    suggested, others = read_labels(path, "suggested_label")
+    has = pq.read_schema(path).names if ending == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
+    suggested, others = read_labels(path, "likely_label" if "likely_label" in has else "suggested_label")
     if (names is None) != (others is None):
         raise ValueError(f"{what} mixes class names and numbers")
-    has = pq.read_schema(path).names if ending == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
     wanted = [name for name in (*_FLOATS, "index") if name in has]
     frame = pd.read_parquet(path, columns=wanted) if ending == ".parquet" else pd.read_csv(path, usecols=wanted)
     if "index" in has and not np.array_equal(frame["index"].to_numpy(), np.arange(len(given))):
