@@ -17,6 +17,7 @@ from .peaks import DensityPeaks, density_peaks
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
 from .selection import select_prototypes
+from .transform import BankTransform
 from .versions import __version__, show_versions
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailable",
+    "BankTransform",
     "Corrections",
     "DensityPeaks",
     "FeatureBank",

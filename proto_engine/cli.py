@@ -27,6 +27,7 @@ from .policy import POLICIES
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
 from .selection import METHODS, ON_BAD_ROWS, select_prototypes
+from .transform import KINDS
 from .versions import __version__, show_versions
 
 _DEFAULTS = {name: option.default for name, option in inspect.signature(select_prototypes).parameters.items()}
@@ -39,6 +40,7 @@ _SELECTION = (
     "contrast_quantile",
     "method",
     "seed",
+    "transform",
 )
 
 
@@ -301,6 +303,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     add("contrast_quantile", float, "Q", "density-contrast: share of similarities below the cutoff of all classes")
     add("method", str, "NAME", f"one of {', '.join(METHODS)}")
     add("seed", int, "N", "seed of the draw")
+    add("transform", str, "NAME", f"one of {', '.join(KINDS)}: look at centered or whitened features", "none")
 
 
 def _add_correction(parser: argparse.ArgumentParser) -> None:

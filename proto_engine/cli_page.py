@@ -19,6 +19,7 @@ from .prototypes import Prototypes
 from .report import decision_graphs, write_report
 from .report.table import read_table
 from .report.thumbnails import check_pillow
+from .transform import in_space
 
 _MAX_GRAPHS = 30  # classes: a graph takes a tenth of a second and eight kilobytes
 
@@ -75,9 +76,10 @@ def write_page(
     if bank is not None and prototypes is not None:
         classes = most_changed(found.given, found.labels, prototypes.num_classes, _MAX_GRAPHS).tolist()
         quantile = getattr(arguments, "cutoff_quantile", 0.6)
+        rows = in_space(bank, prototypes.transform)
         own = prototypes if _picked_here(prototypes, found.given) else None
         graphs = decision_graphs(
-            bank, found.given, own, classes=classes, cutoff_quantile=quantile, backend=_graph_backend(arguments)
+            rows, found.given, own, classes=classes, cutoff_quantile=quantile, backend=_graph_backend(arguments)
         )
     source = getattr(arguments, "labels", None) or arguments.features
     write_report(

@@ -19,6 +19,7 @@ from .corrections import COLUMNS, Corrections
 from .policy import Policy
 from .scoring import correct_labels, score_samples
 from .selection import select_prototypes
+from .transform import BankTransform
 
 
 class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -31,7 +32,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     prototypes_per_class, samples_per_class, cutoff_quantile, eta_max, contrast_quantile
         As in `select_prototypes`.
-    method, backend, seed, on_bad_rows
+    method, backend, seed, on_bad_rows, transform
         As in `select_prototypes`.
     min_margin : float
         As in `correct_labels`: a smaller lead keeps the given label. Has no effect on `predict`.
@@ -71,6 +72,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backend: str = "auto",
         seed: int = 0,
         on_bad_rows: str = "raise",
+        transform: str | BankTransform | None = None,
         min_margin: float = 0.0,
         policy: Policy = "confident",
     ) -> None:
@@ -83,6 +85,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.seed = seed
         self.on_bad_rows = on_bad_rows
+        self.transform = transform
         self.min_margin = min_margin
         self.policy = policy
 
@@ -123,6 +126,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backend=self.backend,
             seed=self.seed,
             on_bad_rows=self.on_bad_rows,
+            transform=self.transform,
         )
         return self
 

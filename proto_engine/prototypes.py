@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from .arrays import to_numpy
 from .files import atomic_write
+from .transform import BankTransform
 
 FORMAT = "proto_engine.prototypes.1"
 
@@ -50,6 +51,8 @@ class Prototypes:
         cutoff (NaN where there is none).
     contrast : array of float64, [C, p]
         ``share`` less the greatest such share of another class (NaN where there is none).
+    transform : BankTransform or None
+        What the rows went through; all vectors are in its space, and so are the scores of other rows.
     """
 
     indices: Any
@@ -63,6 +66,7 @@ class Prototypes:
     consistent: Any
     share: Any
     contrast: Any
+    transform: BankTransform | None = None
 
     @property
     def num_classes(self) -> int:
@@ -73,7 +77,7 @@ class Prototypes:
         return int(self.folded.shape[1])
 
     def save(self, path: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> None:
-        """Write all arrays to one ``.safetensors`` file, all of it or nothing.
+        """Write all arrays, those of the transform too, to one ``.safetensors`` file, all of it or nothing.
 
         Parameters
         ----------
@@ -86,8 +90,11 @@ class Prototypes:
         OSError
             The file cannot be written.
         """
-        arrays = {field.name: np.ascontiguousarray(to_numpy(getattr(self, field.name))) for field in fields(self)}
+        arrays = {name: np.ascontiguousarray(to_numpy(getattr(self, name))) for name in _ARRAYS}
         metadata = {"format": FORMAT}
+        if self.transform is not None:
+            metadata["transform"] = self.transform.kind
+            arrays.update(_transform_arrays(self.transform))
         if class_names is not None:
             metadata["class_names"] = json.dumps(list(class_names))
         data = safetensors.numpy.save(arrays, metadata=metadata)
@@ -96,7 +103,7 @@ class Prototypes:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prototypes:
-        """Read a file that `save` wrote, as numpy arrays.
+        """Read a file that `save` wrote, as numpy arrays; ``transform`` is None where the file has none.
 
         Raises
         ------
@@ -108,19 +115,22 @@ class Prototypes:
         name = os.fspath(path)
         with open(name, "rb"):
             pass  # a missing file is an OSError with its name, not a format error
-        wanted = [field.name for field in fields(cls)]
         try:
             with safetensors.safe_open(name, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         except (safetensors.SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"prototypes: {name!r} is not a complete safetensors file ({error})") from None
-        if metadata.get("format") != FORMAT or sorted(arrays) != sorted(wanted):
+        kind = metadata.get("transform")
+        extra = [key for key in _TRANSFORM_ARRAYS if kind is not None and key in arrays]
+        if metadata.get("format") != FORMAT or sorted(arrays) != sorted([*_ARRAYS, *extra]):
             raise ValueError(
-                f"prototypes: wanted a file of format {FORMAT!r} with {', '.join(wanted)}, "
+                f"prototypes: wanted a file of format {FORMAT!r} with {', '.join(_ARRAYS)}, "
                 f"got {name!r} with format {metadata.get('format')!r} and {', '.join(sorted(arrays)) or 'nothing'}"
             )
-        prototypes = cls(**arrays)
+        mean, matrix = (arrays.pop(key, None) for key in _TRANSFORM_ARRAYS)
+        transform = None if kind is None else _transform_of(kind, mean, matrix)
+        prototypes = cls(**arrays, transform=transform)
         prototypes.check(name)
         return prototypes
 
@@ -147,9 +157,26 @@ class Prototypes:
             got = tuple(getattr(self, key).shape)
             if got != want:
                 raise ValueError(f"{name}: wanted {key} of shape {list(want)}, got {list(got)}")
+        if self.transform is not None and self.transform.dim != self.dim:
+            raise ValueError(f"{name}: wanted a transform of dimension {self.dim}, got {self.transform.dim}")
         folded = to_numpy(self.folded)
         if not bool(np.isfinite(folded).all()):
             raise ValueError(f"{name}: wanted finite folded vectors, got NaN or infinity")
         longest = float(np.sqrt(np.einsum("cd,cd->c", folded, folded).max()))
         if longest > 1.0 + 1e-9:  # means of unit vectors; the error bound of scores rests on it
             raise ValueError(f"{name}: wanted folded vectors of norm 1 at most, got {longest}")
+
+
+_ARRAYS = [field.name for field in fields(Prototypes) if field.name != "transform"]
+_TRANSFORM_ARRAYS = ("transform.mean", "transform.matrix")
+
+
+def _transform_arrays(transform: BankTransform) -> dict[str, np.ndarray]:
+    arrays = dict(zip(_TRANSFORM_ARRAYS, (transform.mean, transform.matrix), strict=True))
+    return {key: np.ascontiguousarray(array) for key, array in arrays.items() if array is not None}
+
+
+def _transform_of(kind: str, mean: np.ndarray | None, matrix: np.ndarray | None) -> BankTransform:
+    if mean is None:
+        raise ValueError("prototypes: wanted the mean of the transform that the file names, got none")
+    return BankTransform(kind, mean, matrix)

@@ -28,6 +28,7 @@ from .peaks import pick_density_peaks
 from .prototypes import Prototypes
 from .sampling import class_pools
 from .selectors import pick_euclidean, pick_kmeans
+from .transform import KINDS, BankTransform, in_space
 
 METHODS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
 _DENSITY_METHODS = METHODS[:2]
@@ -51,6 +52,7 @@ def select_prototypes(
     seed: int = 0,
     candidates: Any = None,
     on_bad_rows: str = "raise",
+    transform: str | BankTransform | None = None,
 ) -> Prototypes:
     """Pick the prototypes of each class.
 
@@ -88,6 +90,10 @@ def select_prototypes(
         pool first, the others top it up to m. A class without any uses all its rows, with a warning.
     on_bad_rows : {"raise", "keep-label"}
         What to do about rows that are zero or not finite: refuse, or leave them out of the pools.
+    transform : {"center", "whiten"} or BankTransform, optional
+        Look at the rows after a transform: one of that kind, fitted to all of them, or one that is given. It is kept
+        with the prototypes, and whatever is scored against them goes through it by itself. None, as published:
+        the rows as they are.
 
     Returns
     -------
@@ -127,6 +133,8 @@ def select_prototypes(
     check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
     seed = check_count(seed, "seed", least=0)
     resolved = resolve(bank, backend)
+    if transform is not None:
+        bank = _transformed(bank, transform)
 
     squares = squares_of(bank, resolved)
     good = usable(squares)
@@ -164,7 +172,18 @@ def select_prototypes(
     result.warn_filtered()
     if method == "density-contrast":
         result.warn_without_contrast()
-    return result.prototypes(resolved)
+    return result.prototypes(resolved, bank.transform)
+
+
+def _transformed(bank: FeatureBank, transform: str | BankTransform) -> FeatureBank:
+    if not isinstance(transform, (str, BankTransform)):
+        wanted = ", ".join(map(repr, KINDS))
+        raise TypeError(f"transform: wanted {wanted}, a BankTransform or None, got {type(transform).__name__}")
+    if isinstance(transform, str):
+        if bank.transform is not None:
+            raise ValueError(f"transform: wanted None or its own for a bank that went through one, got {transform!r}")
+        transform = BankTransform.fit(bank, transform)
+    return in_space(bank, transform)
 
 
 def _check_prototypes(value: Any, method: str) -> int | float:
@@ -323,6 +342,6 @@ class _Result:
                 stacklevel=3,
             )
 
-    def prototypes(self, resolved: Resolved) -> Prototypes:
+    def prototypes(self, resolved: Resolved, transform: BankTransform | None) -> Prototypes:
         give = resolved.kind.give
-        return Prototypes(**{name: give(array) for name, array in vars(self).items()})
+        return Prototypes(**{name: give(array) for name, array in vars(self).items()}, transform=transform)

@@ -16,7 +16,7 @@ from proto_engine.contrast import is_consistent
 
 CONTRAST = {"method": "density-contrast", "samples_per_class": None}
 ON_HOST = [name for name in EXACT if isinstance(name, str)]
-NAMES = [field.name for field in fields(pe.Prototypes)]
+NAMES = [field.name for field in fields(pe.Prototypes) if field.name != "transform"]
 
 
 def same(a: pe.Prototypes, b: pe.Prototypes, names: list[str] = NAMES) -> None:

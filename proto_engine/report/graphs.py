@@ -12,6 +12,7 @@ from ..ops import check_count
 from ..peaks import density_peaks
 from ..prototypes import Prototypes
 from ..sampling import class_pools
+from ..transform import in_space
 
 _MAX_FORCED = 200  # prototypes that are sure to be in the sample: more would change its density
 
@@ -36,7 +37,8 @@ def decision_graphs(
     labels : array of int, [N]
         Given labels.
     prototypes : Prototypes, optional
-        Selected from the same rows; up to 200 of each class are always part of the sample.
+        Selected from the same rows, which go through their transform; up to 200 of each class are always part of the
+        sample.
     classes : sequence of int, optional
         Only these classes; by default all that have rows.
     samples_per_class : int
@@ -67,6 +69,7 @@ def decision_graphs(
     preferred = np.zeros(len(bank), dtype=bool)
     core = np.empty(0, np.int64)
     if prototypes is not None:
+        bank = in_space(bank, prototypes.transform)
         indices = to_numpy(prototypes.indices)  # [C, p]
         core = indices[indices >= 0]
         if core.max(initial=-1) >= len(bank):
