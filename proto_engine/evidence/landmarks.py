@@ -8,6 +8,7 @@ from ..bank import FeatureBank
 from ..moments import as_working
 from .whitening import HalfWhitening
 
+ROWS_PER_LANDMARK = 5  # at least: with fewer a fit to so many landmarks learns wrong labels by heart
 LANDMARKS = 1000  # AUROC on human label errors .900, .906, .912 with 500, 1,000, 2,000; cost grows with the square
 GAMMA = 1.0  # exp(gamma (cos - 1)): wide enough that every landmark has a say, narrow enough not to be linear
 _LANDMARK_STREAM = 1  # number of this draw under the caller's seed
@@ -15,8 +16,8 @@ _SMALLEST_NORM = np.float32(1e-12)  # a row at the mean has no direction; its co
 
 
 def draw_landmarks(candidates: np.ndarray, seed: int) -> np.ndarray:
-    """Row numbers of the landmarks, ascending.   [n] int64 -> [M] int64, M at most half of n"""
-    count = max(1, min(LANDMARKS, len(candidates) // 2))
+    """Row numbers of the landmarks, ascending.   [n] int64 -> [M] int64, M at most a fifth of n"""
+    count = max(1, min(LANDMARKS, len(candidates) // ROWS_PER_LANDMARK))
     return np.sort(np.random.default_rng([seed, _LANDMARK_STREAM]).choice(candidates, count, replace=False))
 
 
