@@ -32,8 +32,10 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     prototypes_per_class, samples_per_class, cutoff_quantile, eta_max, contrast_quantile
         As in `select_prototypes`.
-    method, backend, seed, on_bad_rows, transform
+    method, backend, seed, on_bad_rows
         As in `select_prototypes`.
+    feature_transform : {"center", "whiten"} or BankTransform, optional
+        ``transform`` of `select_prototypes`. (scikit-learn takes whatever has a ``transform`` for a transformer.)
     min_margin : float
         As in `correct_labels`: a smaller lead keeps the given label. Has no effect on `predict`.
     policy : {"confident", "all"} or callable
@@ -72,7 +74,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backend: str = "auto",
         seed: int = 0,
         on_bad_rows: str = "raise",
-        transform: str | BankTransform | None = None,
+        feature_transform: str | BankTransform | None = None,
         min_margin: float = 0.0,
         policy: Policy = "confident",
     ) -> None:
@@ -85,7 +87,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.seed = seed
         self.on_bad_rows = on_bad_rows
-        self.transform = transform
+        self.feature_transform = feature_transform
         self.min_margin = min_margin
         self.policy = policy
 
@@ -126,7 +128,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backend=self.backend,
             seed=self.seed,
             on_bad_rows=self.on_bad_rows,
-            transform=self.transform,
+            transform=self.feature_transform,
         )
         return self
 

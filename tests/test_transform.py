@@ -305,7 +305,7 @@ def test_corrector_and_command_line_whiten(tmp_path, monkeypatch, capsys):
     np.save("x.npy", x)
     np.save("y.npy", y)
     want = pe.score_samples(x, pe.select_prototypes(x, y, transform="whiten"))
-    np.testing.assert_allclose(pe.PrototypeCorrector(transform="whiten").fit(x, y).decision_function(x), want)
+    np.testing.assert_allclose(pe.PrototypeCorrector(feature_transform="whiten").fit(x, y).decision_function(x), want)
     assert cli.main(["select", "x.npy", "y.npy", "-o", "p.safetensors", "--transform", "whiten", "--quiet"]) == 0
     assert cli.main(["score", "x.npy", "p.safetensors", "-o", "s.npy", "--quiet"]) == 0
     np.testing.assert_array_equal(np.load("s.npy"), want)
