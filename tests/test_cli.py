@@ -60,6 +60,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, 
     return status, captured.out, captured.err
 
 
+CORRECT = ("correct", "--policy", "all")  # as published
+
+
 def run_error(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     """Run a command that must fail in the documented way and leave no new file; returns its message."""
     before = sorted(os.listdir())
@@ -82,13 +85,29 @@ def test_cli_correct_writes_what_the_functions_give(
     folder: Path, digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     x, noisy = digits
-    status, out, _ = run(capsys, "correct", "x.npy", "y.npy", "-o", "out.parquet")
+    status, out, _ = run(capsys, *CORRECT, "x.npy", "y.npy", "-o", "out.parquet")
     assert status == 0
     with pytest.warns(UserWarning, match="eta_max"):
         prototypes = pe.select_prototypes(x, noisy)
     wanted = pe.correct_labels(x, noisy, prototypes)
     pd.testing.assert_frame_equal(pd.read_parquet("out.parquet"), wanted.to_frame())
     assert out.splitlines()[0].startswith(f"{wanted.changed.sum()} of 1,797 labels changed (")
+
+
+def test_cli_correct_changes_what_there_is_evidence_for(
+    folder: Path, digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, noisy = digits
+    status, out, _ = run(capsys, "correct", "x.npy", "y.npy", "-o", "out.parquet", "--quiet")
+    assert status == 0
+    with pytest.warns(UserWarning, match="eta_max"):
+        prototypes = pe.select_prototypes(x, noisy)
+    wanted = pe.correct_labels(x, noisy, prototypes, policy="confident")
+    pd.testing.assert_frame_equal(pd.read_parquet("out.parquet"), wanted.to_frame())
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{wanted.changed.sum()} of 1,797 labels changed (")
+    assert lines[1] == f"about {wanted.expected_right:,.0f} of the changes are expected to be right"
+    assert wanted.changed.any()
 
 
 def test_cli_correct_passes_every_option_on(
@@ -101,7 +120,7 @@ def test_cli_correct_passes_every_option_on(
     options = "--num-classes 12 --prototypes-per-class 3 --samples-per-class all --cutoff-quantile 0.5"
     options += " --eta-max 0.9 --method density-peaks --seed 7"
     options += " --backend reference --on-bad-rows keep-label --min-margin 0.02"
-    status, *_ = run(capsys, "correct", "x.npy", "y.npy", "-o", "out.csv", "--quiet", *options.split())
+    status, *_ = run(capsys, *CORRECT, "x.npy", "y.npy", "-o", "out.csv", "--quiet", *options.split())
     assert status == 0
     common: dict[str, Any] = {"backend": "reference", "on_bad_rows": "keep-label"}
     with pytest.warns(UserWarning, match="eta_max"):
@@ -124,7 +143,7 @@ def test_cli_correct_reads_every_kind_of_file(folder: Path, capsys: pytest.Captu
     for group in (by_number, by_name):
         contents = []
         for arguments in group:
-            assert run(capsys, "correct", *arguments, "-o", "out.csv", "--quiet")[0] == 0
+            assert run(capsys, *CORRECT, *arguments, "-o", "out.csv", "--quiet")[0] == 0
             contents.append(Path("out.csv").read_bytes())
         assert len(set(contents)) == 1
     frame = pd.read_csv("out.csv")
@@ -134,8 +153,8 @@ def test_cli_correct_reads_every_kind_of_file(folder: Path, capsys: pytest.Captu
 
 def test_cli_select_score_and_correct_work_hand_in_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "select", "x.npy", "all.parquet", "-o", "p.safetensors", "--seed", 5)[0] == 0
-    assert run(capsys, "correct", "x.npy", "all.parquet", "-o", "one.csv", "--seed", 5)[0] == 0
-    assert run(capsys, "correct", "x.npy", "all.parquet", "-o", "two.csv", "--prototypes", "p.safetensors")[0] == 0
+    assert run(capsys, *CORRECT, "x.npy", "all.parquet", "-o", "one.csv", "--seed", 5)[0] == 0
+    assert run(capsys, *CORRECT, "x.npy", "all.parquet", "-o", "two.csv", "--prototypes", "p.safetensors")[0] == 0
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
     status, out, _ = run(capsys, "score", "x.npy", "p.safetensors", "-o", "s.npy")
     assert (status, out) == (0, "1,797 x 10 scores written to s.npy\n")
@@ -150,12 +169,12 @@ def test_cli_select_score_and_correct_work_hand_in_hand(folder: Path, capsys: py
 def test_cli_saved_names_number_other_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file with some of the classes sorts to other numbers; the saved names set them right."""
     assert run(capsys, "select", "x.npy", "all.parquet", "-o", "p.safetensors")[0] == 0
-    assert run(capsys, "correct", "x.npy", "all.parquet", "-o", "full.csv", "--prototypes", "p.safetensors")[0] == 0
+    assert run(capsys, *CORRECT, "x.npy", "all.parquet", "-o", "full.csv", "--prototypes", "p.safetensors")[0] == 0
     full = pd.read_csv("full.csv")
     rows = np.flatnonzero(full["given_label"].isin(["two", "six", "nine"]))
     np.save("part.npy", np.load("x.npy")[rows])
     np.save("part_y.npy", full["given_label"].to_numpy(dtype=str)[rows])
-    assert run(capsys, "correct", "part.npy", "part_y.npy", "-o", "part.csv", "--prototypes", "p.safetensors")[0] == 0
+    assert run(capsys, *CORRECT, "part.npy", "part_y.npy", "-o", "part.csv", "--prototypes", "p.safetensors")[0] == 0
     part = pd.read_csv("part.csv")
     pd.testing.assert_frame_equal(
         part.drop(columns="index"), full.drop(columns="index").iloc[rows].reset_index(drop=True)
@@ -166,12 +185,12 @@ def test_cli_saved_names_must_fit(folder: Path, capsys: pytest.CaptureFixture[st
     assert run(capsys, "select", "x.npy", "all.parquet", "-o", "named.safetensors")[0] == 0
     assert run(capsys, "select", "x.npy", "y.npy", "-o", "numbered.safetensors")[0] == 0
     np.save("other.npy", np.full(1797, "ten"))
-    message = run_error(capsys, "correct", "x.npy", "other.npy", "-o", "o.csv", "--prototypes", "named.safetensors")
+    message = run_error(capsys, *CORRECT, "x.npy", "other.npy", "-o", "o.csv", "--prototypes", "named.safetensors")
     assert "labels: 1 names that the prototypes do not have, such as 'ten'" in message
-    message = run_error(capsys, "correct", "x.npy", "y.npy", "-o", "o.csv", "--prototypes", "named.safetensors")
+    message = run_error(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--prototypes", "named.safetensors")
     assert "the labels are numbers, the prototypes' classes have names" in message
     message = run_error(
-        capsys, "correct", "x.npy", "all.parquet", "-o", "o.csv", "--prototypes", "numbered.safetensors"
+        capsys, *CORRECT, "x.npy", "all.parquet", "-o", "o.csv", "--prototypes", "numbered.safetensors"
     )
     assert "the labels are names, the prototypes' classes have numbers" in message
     with safetensors.safe_open("named.safetensors", framework="numpy") as file:
@@ -186,7 +205,7 @@ def test_cli_saved_names_must_fit(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_cli_prints_one_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "correct", "x.npy", "all.parquet", "-o", "out.parquet")
+    _, out, _ = run(capsys, *CORRECT, "x.npy", "all.parquet", "-o", "out.parquet")
     frame = pd.read_parquet("out.parquet")
     lines = out.splitlines()
     assert lines[2].split() == ["given", "class", "samples", "changed", "share"]
@@ -383,7 +402,7 @@ def test_cli_small_and_empty_classes_follow_the_rules(
     ]
     status, out, _ = run(capsys, "select", "x.npy", "y.npy", "-o", "p.safetensors", *options)
     assert (status, out.splitlines()[0]) == (0, "6 prototypes for 2 of 4 classes")
-    assert run(capsys, "correct", "x.npy", "y.npy", "-o", "o.csv", *options)[0] == 0
+    assert run(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", *options)[0] == 0
     assert set(pd.read_csv("o.csv")["suggested_label"]) <= {0, 2}
 
 
@@ -456,7 +475,7 @@ def test_cli_errors_from_below_are_one_line(
         raise error
 
     monkeypatch.setattr(cli, "correct_labels", fail)
-    got = run_error(capsys, "correct", "x.npy", "y.npy", "-o", "o.csv", "--quiet")
+    got = run_error(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--quiet")
     assert got == f"proto-engine: error: {message}"
 
 
@@ -476,19 +495,19 @@ def command(*arguments: str) -> list[str]:
 
 def test_cli_as_a_process(folder: Path) -> None:
     done = subprocess.run(
-        command("correct", "x.npy", "y.npy", "-o", "o.csv"), capture_output=True, text=True, check=False
+        command(*CORRECT, "x.npy", "y.npy", "-o", "o.csv"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
     assert "labels changed" in done.stdout
     assert "backend 'auto' chose" in done.stderr
     assert "%|" not in done.stderr  # no progress bar where nobody can see it
     quiet = subprocess.run(
-        command("correct", "x.npy", "y.npy", "-o", "q.csv", "--quiet", "--prototypes-per-class", "2"),
+        command(*CORRECT, "x.npy", "y.npy", "-o", "q.csv", "--quiet", "--prototypes-per-class", "2"),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (quiet.returncode, quiet.stderr) == (0, "")
     failed = subprocess.run(
-        command("correct", "x.npy", "no.npy", "-o", "o.csv"), capture_output=True, text=True, check=False
+        command(*CORRECT, "x.npy", "no.npy", "-o", "o.csv"), capture_output=True, text=True, check=False
     )
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "proto-engine: error: labels: 'no.npy' does not exist\n"
@@ -500,7 +519,7 @@ def test_cli_shows_progress_on_a_terminal(folder: Path, quiet: bool) -> None:
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     terminal, stderr = os.openpty()
     fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    arguments = ["correct", "x.npy", "y.npy", "-o", "o.csv", "--prototypes-per-class", "2"]
+    arguments = [*CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--prototypes-per-class", "2"]
     done = subprocess.run(
         command(*arguments, *["--quiet"] * quiet), stdout=subprocess.DEVNULL, stderr=stderr, check=False
     )
@@ -546,7 +565,7 @@ def test_cli_interrupt_while_writing_leaves_the_old_output(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupt)
-    status, out, err = run(capsys, "correct", "x.npy", "y.npy", "-o", "o.csv", "--prototypes-per-class", 2, "--quiet")
+    status, out, err = run(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--prototypes-per-class", 2, "--quiet")
     assert (status, out, err) == (130, "", "proto-engine: interrupted\n")
     assert Path("o.csv").read_bytes() == b"old"
     assert sorted(os.listdir()) == before

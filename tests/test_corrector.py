@@ -61,7 +61,7 @@ def test_corrector_agrees_with_the_functions(digits: tuple[np.ndarray, ...]) -> 
         "eta_max": 0.98,
         "seed": 3,
     }
-    corrector = PrototypeCorrector(**options, min_margin=0.01).fit(x, noisy)
+    corrector = PrototypeCorrector(**options, min_margin=0.01, policy="all").fit(x, noisy)
     prototypes = pe.select_prototypes(x, noisy, **options)
     assert np.array_equal(corrector.prototypes_.indices, prototypes.indices)
     wanted = pe.correct_labels(x, noisy, prototypes, min_margin=0.01)
@@ -85,6 +85,7 @@ def test_corrector_passes_every_keyword_on(digits: tuple[np.ndarray, ...]) -> No
         ("eta_max", "x"),
         ("seed", -1),
         ("min_margin", -1),
+        ("policy", "most"),
     ]:
         with pytest.raises((ValueError, TypeError), match=name):
             PrototypeCorrector(**{name: value}).fit_predict(x, noisy)
@@ -228,10 +229,36 @@ def test_corrector_refuses_bad_labels(digits: tuple[np.ndarray, ...]) -> None:
 
 def test_corrector_correct_takes_some_of_the_classes_and_new_samples(digits: tuple[np.ndarray, ...]) -> None:
     x, truth, noisy = digits
-    corrector = PrototypeCorrector().fit(x[:1000], WORDS[noisy[:1000]])
+    corrector = PrototypeCorrector(policy="all").fit(x[:1000], WORDS[noisy[:1000]])
     found = corrector.correct(x[1000:], np.full(797, "one"))
     assert set(found.given) == {"one"}
     assert np.mean(found.labels == WORDS[truth[1000:]]) > 0.5
+
+
+def test_corrector_weighs_the_evidence_unless_told_otherwise(digits: tuple[np.ndarray, ...]) -> None:
+    x, _, noisy = digits
+    corrector = PrototypeCorrector().fit(x, WORDS[noisy])
+    found = corrector.correct(x, WORDS[noisy])
+    classes, codes = np.unique(WORDS[noisy], return_inverse=True)
+    wanted = pe.label_evidence(x, codes)
+    assert np.array_equal(found.changed, wanted.confident() & (found.likely != found.given))
+    assert np.array_equal(found.issue_score, wanted.issue_score)
+    assert np.array_equal(found.likely, classes[wanted.suggested])
+    assert np.array_equal(found.labels, np.where(found.changed, found.likely, found.given))
+    np.testing.assert_array_equal(found.score, pe.correct_labels(x, codes, corrector.prototypes_).score)
+    assert 0 < found.changed.sum() < len(x)
+
+
+def test_corrector_in_a_pipeline_corrects_what_comes_out_of_the_steps_before(digits: tuple[np.ndarray, ...]) -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, truth, noisy = digits
+    x = x.astype(np.float64) + 0.5  # no column may be constant at zero
+    corrected = make_pipeline(StandardScaler(), PrototypeCorrector()).fit_predict(x, noisy)
+    scaled = StandardScaler().fit_transform(x)
+    np.testing.assert_array_equal(corrected, PrototypeCorrector().fit_predict(scaled, noisy))
+    assert (corrected == truth).mean() > (noisy == truth).mean()
 
 
 def test_corrector_is_imported_on_demand() -> None:

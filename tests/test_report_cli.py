@@ -102,7 +102,7 @@ def test_report_reads_the_optional_columns_of_a_table(folder: Path) -> None:
 
 
 def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("correct", "x.npy", "y.csv", "-o", "corrected.parquet", "--quiet")
+    run("correct", "x.npy", "y.csv", "-o", "corrected.parquet", "--policy", "all", "--quiet")
     frame = pd.read_parquet("corrected.parquet")
     frame[~frame["changed"]].to_parquet("some.parquet")
     frame.drop(columns="suggested_label").to_parquet("given.parquet")
