@@ -40,10 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--features: wanted --labels, --truth-column and --label-columns beside it")
     about = provenance(arguments, code=CODE)
     about["versions"] |= _version_of("cleanlab")
-    status, again = 0, set(args.again or ())
+    status, fresh = 0, set()
     try:
         for problem, seed in _problems(args):
-            status |= _series(problem, seed, args, about, again)
+            status |= _series(problem, seed, args, about, fresh)
     except ConfigError as error:
         print(f"bench_quality: error: {error}", file=sys.stderr)
         return 2
@@ -63,24 +63,24 @@ def _problems(args: argparse.Namespace) -> Iterator[tuple[Problem, int]]:
             yield problem, seed
 
 
-def _series(problem: Problem, seed: int, args: argparse.Namespace, about: Row, again: set[str]) -> int:
-    """All methods on one problem; the exit status."""
+def _series(problem: Problem, seed: int, args: argparse.Namespace, about: Row, fresh: set[str]) -> int:
+    """All methods on one problem; the exit status. `fresh`: keys of what this series has run, which grows."""
     status = 0
     names = args.methods or [name for name in METHODS if name != "network" or args.network]
-    begun = about["date"]
     with tempfile.TemporaryDirectory(prefix="proto_engine_quality_") as folder:
         for name in names:
             if METHODS[name].needs_pixels and problem.pixels is None:
                 print(f"{problem}: {name} needs images, left out", flush=True)
                 continue
-            rows = [row for row in read_rows(args.out) if row["method"] not in again or row["date"] >= begun]
-            if key(identity(problem, name, seed, args.threads)) in finished(rows):
+            this = key(identity(problem, name, seed, args.threads))
+            if this in (fresh if name in (args.again or ()) else finished(read_rows(args.out))):
                 print(f"{problem}: {name}, seed {seed}: done before", flush=True)
                 continue
             if not any(Path(folder).iterdir()):
                 write_inputs(problem, Path(folder))
             row = do(problem, name, seed, args.threads, Path(folder))
             append_rows(args.out, [{**about, **row}])
+            fresh.add(this)
             print(f"{problem}: {name}, seed {seed}: {told(row)}", flush=True)
             status |= name == OURS and row["outcome"] != OK
     return status

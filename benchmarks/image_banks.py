@@ -15,8 +15,9 @@ from torch.nn import functional
 from proto_engine import atomic_write
 
 FILTERS, DIM, POOLED, WINDOW = 256, 256, 3, 7
-_PATCHES, _IMAGES, _ROUNDS, _BATCH = 200_000, 4_000, 8, 500
+_PATCHES, _IMAGES, _ROUNDS, _BATCH = 200_000, 4_000, 8, 20  # a batch's answers stay in the cache
 _LEARNING_RATE, _MOMENTUM, _DECAY, _TRAIN_BATCH = 0.05, 0.9, 5e-4, 128
+_EVALUATED = 500
 
 
 def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -128,6 +129,6 @@ def train_network(
             optimizer.step()
     model.eval()
     with torch.no_grad():
-        features = torch.cat([model.features(batch) for batch in images.split(_BATCH)])
-        logits = torch.cat([model(batch) for batch in images.split(_BATCH)])
+        features = torch.cat([model.features(batch) for batch in images.split(_EVALUATED)])
+        logits = torch.cat([model(batch) for batch in images.split(_EVALUATED)])
     return logits.numpy(), features.numpy().astype(np.float16)

@@ -24,6 +24,9 @@ from paper_curves import draw as draw_curves
 from paper_curves import picture_of, pictures
 from paper_report import table_of
 from paper_variants import TABLES
+from quality_plots import plot_quality
+from quality_plots import shown as quality_shown
+from quality_report import quality_cost, quality_tables
 from rows import RESULTS, read_rows
 from tables import Row, density_summary, full_table, host_rows, score_summary
 from training_tables import training_summary
@@ -84,12 +87,15 @@ SECTIONS = (
     Section("benchmarks/README.md", "gpu_status", BENCHES, gpu_status),
     *(Section("benchmarks/README.md", name, (name,), all_rows) for name in (*BENCHES, "bench_correction")),
     *(Section("docs/results.md", f"paper_{name}", ("paper_tables",), partial(paper_table, name)) for name in TABLES),
+    Section("docs/quality.md", "quality", ("bench_quality",), quality_tables),
+    Section("docs/quality.md", "quality_cost", ("bench_quality",), quality_cost),
 )
 PLOTS = (
     Plot("docs/images/bench_density.png", "bench_density", host_rows, plots.plot_density),
     Plot("docs/images/bench_score.png", "bench_score", host_rows, plots.plot_score),
     Plot("docs/images/gpu_roofline.png", "bench_density", gpu_rows, gpu_plots.plot_roofline),
     Plot("docs/images/gpu_time.png", "bench_density", gpu_rows, gpu_plots.plot_time),
+    Plot("docs/images/quality.png", "bench_quality", quality_shown, plot_quality),
 )
 
 

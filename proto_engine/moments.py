@@ -81,7 +81,8 @@ class MomentSums:
         if self._shift is None:
             raise ValueError("features: wanted at least one row that is finite and not all zero, got none")
         rest = self._sum / self._count  # [D]
-        covariance = self._products / self._count - np.outer(rest, rest)
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `add`
+            covariance = self._products / self._count - np.outer(rest, rest)
         return Moments(self._shift.astype(np.float64) + rest, covariance, self._count)
 
 

@@ -15,6 +15,7 @@ from .arrays import as_bank, as_labels, to_numpy
 from .backends.base import Picks, condition_numpy, usable
 from .bank import FeatureBank
 from .contrast import pick_density_contrast
+from .core_shares import core_shares
 from .ops import (
     Resolved,
     bad_rows_message,
@@ -42,7 +43,7 @@ def select_prototypes(
     labels: Any,
     *,
     num_classes: int | None = None,
-    prototypes_per_class: int | float = 8,
+    prototypes_per_class: int | float | str = 8,
     samples_per_class: int | None = 1280,
     cutoff_quantile: float = 0.6,
     eta_max: float = 0.95,
@@ -64,9 +65,11 @@ def select_prototypes(
         Given labels, 0 to C - 1.
     num_classes : int, optional
         C; by default one more than the largest label.
-    prototypes_per_class : int or float
+    prototypes_per_class : int, float or "auto"
         p. A float above 0 and up to 1 is a share of the rows drawn from each class, rounded up (1.0: all of them);
-        for "density-peaks" and "density-contrast". Classes then have different numbers of prototypes.
+        for "density-peaks" and "density-contrast". Classes then have different numbers of prototypes. "auto" takes a
+        share for each class, from all of a clean one to half of a noisy one, by what `label_evidence` estimates of
+        all N rows and labels (three more walks over the bank). A class it cannot judge gets a half.
     samples_per_class : int or None
         m rows drawn from each class; None uses whole classes.
     cutoff_quantile : float
@@ -118,8 +121,8 @@ def select_prototypes(
     Han, Luo, Wang: Deep Self-Learning From Noisy Labels. ICCV 2019, section 3.3.
     Rodriguez, Laio: Clustering by fast search and find of density peaks. Science 344, 2014.
     """
-    bank = as_bank(features)
-    num_samples, dim = bank.shape
+    stored = as_bank(features)
+    num_samples, dim = stored.shape
     if num_classes is not None:
         num_classes = check_count(num_classes, "num_classes")
     given = as_labels(labels, num_samples, num_classes)
@@ -132,9 +135,8 @@ def select_prototypes(
     contrast_quantile = check_fraction(contrast_quantile, "contrast_quantile")
     check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
     seed = check_count(seed, "seed", least=0)
-    resolved = resolve(bank, backend)
-    if transform is not None:
-        bank = _transformed(bank, transform)
+    resolved = resolve(stored, backend)
+    bank = stored if transform is None else _transformed(stored, transform)
 
     squares = squares_of(bank, resolved)
     good = usable(squares)
@@ -145,7 +147,8 @@ def select_prototypes(
 
     present = [c for c, rows in enumerate(pools) if len(rows)]
     drawn = [pools[c] for c in present]
-    wanted = [_number_of(p, len(rows)) for rows in drawn]
+    amounts = core_shares(stored, given, num_classes, good, seed) if p == "auto" else (p,) * num_classes
+    wanted = [_number_of(amounts[c], len(pools[c])) for c in present]
     together: list[Picks | None] = [None] * len(present)
     if method == "density-contrast":
         together = _pick_contrast(bank, squares, drawn, wanted, contrast_quantile, allowed, resolved)
@@ -155,14 +158,14 @@ def select_prototypes(
         if together[k] is not None:
             continue
         may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
-        stored = _rows_of(bank, rows)
+        values = _rows_of(bank, rows)
         if method in _DENSITY_METHODS:
-            pool = resolved.backend.pool(resolved.native(stored), squares[rows])
+            pool = resolved.backend.pool(resolved.native(values), squares[rows])
             together[k] = pick_density_peaks(pool, wanted[k], quantile, eta_max, may_pick)
         elif method == "kmeans++":
-            together[k] = Picks(pick_kmeans(_unit_double(stored), wanted[k], may_pick, seed=seed + c))
+            together[k] = Picks(pick_kmeans(_unit_double(values), wanted[k], may_pick, seed=seed + c))
         else:
-            together[k] = Picks(pick_euclidean(to_numpy(stored).astype(np.float64), wanted[k], may_pick))
+            together[k] = Picks(pick_euclidean(to_numpy(values).astype(np.float64), wanted[k], may_pick))
     picked = [picks for picks in together if picks is not None]
     largest = max((len(picks.rows) for picks in picked), default=1)
     result = _Result(num_classes, p if isinstance(p, int) else largest, dim)
@@ -186,22 +189,30 @@ def _transformed(bank: FeatureBank, transform: str | BankTransform) -> FeatureBa
     return in_space(bank, transform)
 
 
-def _check_prototypes(value: Any, method: str) -> int | float:
-    """p, or a share of the rows of each class."""
+def _check_prototypes(value: Any, method: str) -> int | float | str:
+    """p, or a share of the rows of each class, or "auto"."""
+    if isinstance(value, str):
+        check_choice(value, "prototypes_per_class", ("auto",))
+        _check_takes_shares(method, repr(value))
+        return value
     if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
         return check_count(value, "prototypes_per_class")
     if not 0.0 < value <= 1.0:
         raise ValueError(
             f"prototypes_per_class: wanted a whole number, or a share above 0 and up to 1 as a float, got {value}"
         )
-    if method not in _DENSITY_METHODS:
-        raise ValueError(f"prototypes_per_class: wanted a whole number for method {method!r}, got the share {value}")
+    _check_takes_shares(method, f"the share {value}")
     return float(value)
 
 
-def _number_of(p: int | float, num_rows: int) -> int:
+def _check_takes_shares(method: str, given: str) -> None:
+    if method not in _DENSITY_METHODS:
+        raise ValueError(f"prototypes_per_class: wanted a whole number for method {method!r}, got {given}")
+
+
+def _number_of(amount: Any, num_rows: int) -> int:
     """Prototypes of a class of that many rows. A share is taken as it is written: 0.07 of 100 rows are 7."""
-    return p if isinstance(p, int) else math.ceil(Fraction(repr(p)) * num_rows)
+    return amount if isinstance(amount, int) else math.ceil(Fraction(repr(amount)) * num_rows)
 
 
 def _rows_of(bank: FeatureBank, rows: np.ndarray) -> Any:

@@ -21,7 +21,7 @@ LAYERS = [
     {"image_files", "decisions", "label_tree"},
     {"backends"},
     {"ops"},
-    {"sampling", "selectors", "peaks", "contrast", "evidence"},
+    {"sampling", "selectors", "peaks", "contrast", "evidence", "core_shares"},
     {"selection", "policy"},
     {"scoring"},
     {"class_names", "versions"},
