@@ -6,8 +6,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 FOLDS = 5  # each model sees 4/5 of the rows
-# Of the mean variance of a feature. With 50,000 rows 3e-4 of the scatter, where results are flat from 1e-4 to 1e-3; with
-# 1,800 rows 8e-3, without which a tenth more of the changes is expected to be right than is.
+# Of the mean variance of a feature: with 50,000 rows 3e-4 of the scatter, where results are flat from 1e-4 to 1e-3;
+# with 1,800 rows 8e-3, without which a tenth more of the changes is expected to be right than is.
 RIDGE = 15.0
 _GOLDEN = 0x9E3779B97F4A7C15  # splitmix64's increment
 _WORD = 2**64 - 1

@@ -1,0 +1,175 @@
+"""The steps of label evidence, each against a plain computation of the same thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from proto_engine.bank import FeatureBank
+from proto_engine.evidence.anchors import Clarity, anchor_labels
+from proto_engine.evidence.calibration import calibrate, expectation_maximization, with_constant
+from proto_engine.evidence.landmarks import GAMMA, LANDMARKS, LandmarkKernel, draw_landmarks
+from proto_engine.evidence.ridge import FOLDS, RIDGE, FoldedSums, fold_numbers
+from proto_engine.evidence.trust import judge
+from proto_engine.evidence.whitening import FLOOR, POWER, fit_half_whitening
+from proto_engine.moments import bank_moments
+
+
+def rows_of(n: int = 900, d: int = 10, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) + 3).astype(np.float32)
+
+
+def out_of_fold(features: np.ndarray, labels: np.ndarray, num_classes: int, folds: np.ndarray) -> np.ndarray:
+    sums = FoldedSums(features.shape[1], num_classes)
+    for low in range(0, len(features), 250):  # several blocks
+        part = slice(low, low + 250)
+        sums.add(features[part], labels[part], folds[part])
+    return sums.solve().predict(features, folds)
+
+
+def test_whitening_is_the_power_of_the_covariance():
+    x = rows_of()
+    whitening = fit_half_whitening(bank_moments(x), x.dtype)
+    double = x.astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(double.T, bias=True))
+    expected = (double - double.mean(axis=0)) @ (vectors * (values + FLOOR * values.mean()) ** -POWER) @ vectors.T
+    got = whitening.centered(x) @ whitening.matrix
+    ratio = np.linalg.norm(got) / np.linalg.norm(expected)  # a common factor is free: only directions count
+    np.testing.assert_allclose(got / ratio, expected, atol=1e-4)
+
+
+def test_landmark_features_are_kernel_values_less_a_shift():
+    x = rows_of()
+    whitening = fit_half_whitening(bank_moments(x), x.dtype)
+    landmarks = draw_landmarks(np.arange(len(x)), 0)
+    kernel = LandmarkKernel(FeatureBank(x), landmarks, whitening)
+    z = (whitening.centered(x) @ whitening.matrix).astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    expected = np.exp(GAMMA * (z @ z[landmarks].T - 1))
+    first, norms = kernel.first(x)
+    np.testing.assert_allclose(first, expected - expected[landmarks].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(kernel.again(x, norms), first, atol=1e-5)
+
+
+def test_landmarks_are_distinct_candidates_and_depend_on_the_seed():
+    candidates = np.arange(5, 50_005)
+    drawn = draw_landmarks(candidates, 1)
+    assert len(np.unique(drawn)) == LANDMARKS
+    assert np.isin(drawn, candidates).all()
+    np.testing.assert_array_equal(drawn, np.sort(drawn))
+    assert (drawn != draw_landmarks(candidates, 2)).any()
+    assert len(draw_landmarks(np.arange(2), 0)) == 1
+
+
+def test_folds_are_even_and_depend_on_the_seed():
+    folds = fold_numbers(np.arange(50_000), 0)
+    np.testing.assert_allclose(np.bincount(folds, minlength=FOLDS), 10_000, atol=400)
+    agree = (folds == fold_numbers(np.arange(50_000), 1)).mean()
+    assert agree == pytest.approx(1 / FOLDS, abs=0.01)
+    np.testing.assert_array_equal(fold_numbers(np.arange(100, 200), 0), folds[100:200])
+    assert fold_numbers(np.arange(3), 2**70).shape == (3,)  # a seed of any size
+
+
+def test_ridge_predicts_as_ridge_refitted_without_the_fold():
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((900, 12)) + rng.standard_normal(12)).astype(np.float32)
+    labels = rng.integers(-1, 3, 900)  # -1: rows of classes that are not judged
+    folds = fold_numbers(np.arange(900), 7)
+    got = out_of_fold(features, labels, 3, folds)
+    targets = (labels[:, None] == np.arange(3)).astype(np.float64)
+    for k in range(FOLDS):
+        model = Ridge(alpha=RIDGE * features.var(axis=0, dtype=np.float64).mean())
+        model.fit(features[folds != k].astype(np.float64), targets[folds != k])
+        np.testing.assert_allclose(got[folds == k], model.predict(features[folds == k]), atol=2e-6)
+
+
+def test_ridge_scores_of_a_row_do_not_depend_on_its_own_label():
+    rng = np.random.default_rng(1)
+    features, labels = rng.standard_normal((600, 8)).astype(np.float32), rng.integers(0, 3, 600)
+    folds = fold_numbers(np.arange(600), 0)
+    before = out_of_fold(features, labels, 3, folds)
+    flipped = labels.copy()
+    flipped[123] = (flipped[123] + 1) % 3
+    after = out_of_fold(features, flipped, 3, folds)
+    np.testing.assert_array_equal(after[folds == folds[123]], before[folds == folds[123]])
+    assert (after[folds != folds[123]] != before[folds != folds[123]]).any()
+
+
+def test_ridge_has_no_answer_where_features_do_not_vary():
+    sums = FoldedSums(4, 2)
+    sums.add(np.zeros((100, 4), dtype=np.float32), np.arange(100) % 2, fold_numbers(np.arange(100), 0))
+    assert sums.solve() is None
+
+
+def noisy_problem(n: int, noise: np.ndarray, seed: int = 0):
+    """Logits of known posteriors, and labels drawn through a noise matrix.   [n, K] float32, [n]"""
+    rng = np.random.default_rng(seed)
+    logits = 3 * rng.standard_normal((n, len(noise)))
+    posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (posterior.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    labels = (noise[truth].cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    return logits.astype(np.float32), labels.astype(np.int64), posterior
+
+
+def log_likelihood(inputs: np.ndarray, weights: np.ndarray, noise: np.ndarray, labels: np.ndarray) -> float:
+    logits = inputs.astype(np.float64) @ weights
+    classes = np.exp(logits - logits.max(axis=1, keepdims=True))
+    classes /= classes.sum(axis=1, keepdims=True)
+    return float(np.log((classes * noise.T[labels]).sum(axis=1)).sum())
+
+
+NOISE = np.array([[0.8, 0.15, 0.05], [0.0, 0.7, 0.3], [0.25, 0.05, 0.7]])
+
+
+def test_calibration_steps_with_boehnings_bound_never_lower_the_likelihood():
+    scores, labels, _ = noisy_problem(80, NOISE)
+    inputs = with_constant(scores)
+    course = []
+    for count in range(25):
+        weights, noise = expectation_maximization(inputs, labels, NOISE, warm_steps=count, steps=0, momentum=False)
+        np.testing.assert_array_equal(noise, NOISE)
+        course.append(log_likelihood(inputs, weights, NOISE, labels))
+    assert (np.diff(course) > -1e-4).all()
+    assert course[-1] > course[0] + 5
+    with_momentum, _ = expectation_maximization(inputs, labels, NOISE, warm_steps=24, steps=0)
+    assert log_likelihood(inputs, with_momentum, NOISE, labels) > course[-1]
+
+
+def test_calibration_recovers_noise_matrix_and_posteriors():
+    scores, labels, posterior = noisy_problem(20_000, NOISE)
+    calibration = calibrate(scores, labels, Clarity.of(scores), seed=0)
+    np.testing.assert_allclose(calibration.noise_matrix, NOISE, atol=0.05)
+    np.testing.assert_allclose(calibration.noise_matrix.sum(axis=1), 1.0)
+    expected = posterior * NOISE.T[labels]
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert np.abs(calibration.posterior(scores, labels) - expected).mean() < 0.03
+
+
+def test_calibration_draws_from_many_rows_and_stays_the_same():
+    scores, labels, _ = noisy_problem(50_000, NOISE)
+    some = calibrate(scores, labels, Clarity.of(scores), seed=0)
+    np.testing.assert_allclose(some.noise_matrix, NOISE, atol=0.05)
+    again = calibrate(scores, labels, Clarity.of(scores), seed=0)
+    np.testing.assert_array_equal(some.weights, again.weights)
+    assert (calibrate(scores, labels, Clarity.of(scores), seed=1).weights != some.weights).any()
+
+
+def test_anchors_are_the_clearest_of_the_rows_that_a_class_wins():
+    clarity = Clarity.of(np.array([[0.9, 0.1, 0.0]] * 60 + [[0.1, 0.2, 0.0]] * 40, dtype=np.float32))
+    clarity.lead[:30] += 1.0  # the first 30 rows of class 0 are clearest
+    labels = np.repeat([1, 0, 2], [30, 30, 40])
+    counts = anchor_labels(clarity, labels, 3, 0.5)
+    np.testing.assert_array_equal(counts, [[0, 30, 0], [0, 0, 20], [0, 0, 1]])
+
+
+def test_trust_wants_anchors_that_bear_the_name_and_rows_that_are_won():
+    winner = np.repeat([0, 1, 2, 3], 300)
+    labels = winner.copy()
+    labels[300:600] = np.where(np.arange(300) % 10 < 9, 2, 1)  # what class 1 wins is called 2
+    labels[1000:1200] = 4  # two thirds of what class 3 wins is called 4, and class 4 wins nothing
+    trust = judge(Clarity(winner, np.ones(1200, dtype=np.float32)), labels, 5)
+    np.testing.assert_array_equal(trust.trusted, [True, False, True, False, False])
+    assert trust.contradicted[1]
+    assert "classes (1" in trust.objection(0.3, np.arange(5))

@@ -1,0 +1,118 @@
+"""Where labels and features do not allow a judgment, no label is changed and every number is finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_evidence import assert_finite, clusters, spoil
+
+from proto_engine.evidence import label_evidence
+
+
+def assert_nothing_changed(evidence) -> None:
+    assert_finite(evidence)
+    assert not evidence.confident().any()
+
+
+@pytest.mark.parametrize("labels", [np.zeros(100, dtype=np.int64), np.arange(100), np.arange(100) // 19])
+def test_safe_without_two_classes_of_twenty_rows(labels):
+    x, _ = clusters(n=100)
+    evidence = label_evidence(x, labels)
+    assert_nothing_changed(evidence)
+    assert evidence.reason == "fewer than two classes have 20 usable rows"
+    np.testing.assert_array_equal(evidence.suggested, labels)
+    assert not evidence.trusted.any()
+
+
+@pytest.mark.parametrize("offset", [1.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_safe_on_constant_features(dtype, offset):
+    row = (np.arange(1, 9) / 7 + offset).astype(dtype)
+    evidence = label_evidence(np.tile(row, (5000, 1)), np.arange(5000) % 3)
+    assert_nothing_changed(evidence)
+    assert evidence.reason == "the features are the same in all rows"
+
+
+def test_safe_on_rows_that_are_all_zero():
+    evidence = label_evidence(np.zeros((100, 4), dtype=np.float32), np.arange(100) % 2, on_bad_rows="keep-label")
+    assert_nothing_changed(evidence)
+    assert evidence.reason is not None
+
+
+def test_safe_on_features_beyond_float64_squares():
+    x, truth = clusters(n=400)
+    evidence = label_evidence(x.astype(np.float64) * 1e200, truth)
+    assert_nothing_changed(evidence)
+    assert evidence.reason is not None
+
+
+def test_safe_with_two_classes_swapped():
+    x, truth = clusters()
+    labels = np.choose(truth, [1, 0, 2, 3, 4])  # names alone: nothing in the features can tell
+    evidence = label_evidence(x, labels)
+    assert_nothing_changed(evidence)
+    assert evidence.reason is not None
+
+
+def test_safe_on_random_labels():
+    x, _ = clusters()
+    evidence = label_evidence(x, np.random.default_rng(3).integers(0, 5, len(x)))
+    assert_nothing_changed(evidence)
+    assert evidence.reason is not None
+
+
+def test_safe_when_the_core_of_a_class_is_another_class():
+    x, truth = clusters(n=4000)
+    labels = truth.copy()
+    rng = np.random.default_rng(5)
+    labels[(truth == 0) & (rng.random(len(truth)) < 0.9)] = 4  # class 0 is nearly gone under its name
+    labels[np.flatnonzero(truth == 1)[:250]] = 0  # and what bears its name is a part of class 1
+    evidence = label_evidence(x, labels)
+    assert_finite(evidence)
+    assert not evidence.trusted[0]
+    changed = evidence.confident()
+    assert (np.where(changed, evidence.suggested, labels) == truth).mean() >= (labels == truth).mean()
+    assert not (evidence.suggested[changed] == 0).any()
+
+
+def test_safe_with_a_class_of_one_row():
+    x, truth = clusters()
+    labels = spoil(truth, 0.2, "symmetric")
+    labels[11] = 5
+    evidence = label_evidence(x, labels, num_classes=7)
+    assert_finite(evidence)
+    assert evidence.reason is None
+    assert evidence.suggested[11] == 5
+    assert evidence.issue_score[11] == 0.0
+    assert not evidence.trusted[5:].any()
+    assert evidence.trusted[:5].all()
+    assert evidence.confident().sum() > 400  # the other classes are judged all the same
+    np.testing.assert_array_equal(evidence.noise_matrix[5:, 5:], np.eye(2))
+
+
+@pytest.mark.parametrize("n", [60, 100, 200])
+def test_safe_with_fewer_rows_than_dimensions(n):
+    x, truth = clusters(n=n, d=300, num_classes=2)
+    evidence = label_evidence(x, truth)
+    assert_nothing_changed(evidence)
+
+
+def test_safe_with_constant_dimensions():
+    x, truth = clusters()
+    x[:, 5:9] = 3.0
+    x[:, 9] = 1e6
+    labels = spoil(truth, 0.2, "symmetric")
+    evidence = label_evidence(x, labels)
+    assert_finite(evidence)
+    changed = evidence.confident()
+    assert (evidence.suggested == truth)[changed].mean() > 0.85
+    assert changed.sum() > 400
+
+
+def test_safe_with_more_classes_than_rows():
+    x, _ = clusters(n=60)
+    evidence = label_evidence(x, np.arange(60) % 2 * 80, num_classes=100)
+    assert_finite(evidence)
+    assert evidence.noise_matrix.shape == (100, 100)
+    assert_nothing_changed(label_evidence(x, np.arange(60), num_classes=100))
+    assert label_evidence(x[:1], np.zeros(1, dtype=np.int64)).reason is not None
