@@ -206,13 +206,15 @@ def _count_or_all(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"wanted a whole number or 'all', got {text!r}") from None
 
 
-def _count_or_share(text: str) -> int | float:
+def _count_or_share(text: str) -> int | float | str:
+    if text == "auto":
+        return text
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             pass
-    raise argparse.ArgumentTypeError(f"wanted a whole number, or a share such as 0.5, got {text!r}")
+    raise argparse.ArgumentTypeError(f"wanted a whole number, a share such as 0.5, or 'auto', got {text!r}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -296,7 +298,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         )
 
     add("num_classes", int, "C", "number of classes", "one more than the largest label")
-    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, or a share of its rows such as 0.5")
+    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, a share of its rows such as 0.5, or auto")
     add("samples_per_class", _count_or_all, "M", "rows drawn from each class, or 'all'")
     add("cutoff_quantile", float, "Q", "share of similarities below the cutoff")
     add("eta_max", float, "X", "candidates are less similar than this to every denser row")

@@ -65,7 +65,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        prototypes_per_class: int | float = 8,
+        prototypes_per_class: int | float | str = 8,
         samples_per_class: int | None = 1280,
         cutoff_quantile: float = 0.6,
         eta_max: float = 0.95,

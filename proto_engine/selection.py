@@ -192,7 +192,8 @@ def _transformed(bank: FeatureBank, transform: str | BankTransform) -> FeatureBa
 def _check_prototypes(value: Any, method: str) -> int | float | str:
     """p, or a share of the rows of each class, or "auto"."""
     if isinstance(value, str):
-        check_choice(value, "prototypes_per_class", ("auto",))
+        if value != "auto":
+            raise ValueError(f"prototypes_per_class: wanted a whole number, a share or 'auto', got {value!r}")
         _check_takes_shares(method, repr(value))
         return value
     if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
