@@ -44,7 +44,7 @@ def assert_finite(evidence) -> None:
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_evidence_expects_what_comes_true(share, kind):
-    x, truth = clusters(n=9000)
+    x, truth = clusters(n=12_000)  # 40 % of pairs want 500 anchors a class to be told from 60 %
     labels = spoil(truth, share, kind)
     evidence = label_evidence(x, labels)
     wrong, changed = labels != truth, evidence.confident()
