@@ -298,7 +298,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         )
 
     add("num_classes", int, "C", "number of classes", "one more than the largest label")
-    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, a share of its rows such as 0.5, or auto")
+    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, a share of it such as 0.5, or auto")
     add("samples_per_class", _count_or_all, "M", "rows drawn from each class, or 'all'")
     add("cutoff_quantile", float, "Q", "share of similarities below the cutoff")
     add("eta_max", float, "X", "candidates are less similar than this to every denser row")
