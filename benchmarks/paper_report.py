@@ -30,12 +30,11 @@ HEADS = {
     "label_accuracy_first": "labels, first phase",
     "label_accuracy_last": "labels, last phase",
     "label_accuracy_least": "labels, least of all phases",
-    "minutes": "minutes a run",
 }
 NOISES = {"symmetric": "symmetric", "pairflip": "pair-flip", "instance": "instance-dependent"}
 # Beside what tables vary: rows that differ in nothing else stand in one table.
 _WITHIN = (*VARIED, "seed", "noise", "start_epoch", "prior_weight", "entropy_weight")
-_NOT_COMPARED = ("label_accuracy_given", "minutes")
+_NOT_COMPARED = ("label_accuracy_given",)
 
 
 def table_of(name: str, rows: Sequence[Row], picture: Callable[[Sequence[Row]], str | None] = lambda rows: None) -> str:
@@ -127,7 +126,7 @@ def _cell(found: Sequence[Row], column: str, num_seeds: int, best: float | None)
     values = _values(found, column)
     if not values:
         return ""
-    text = mean_and_spread(values, 1 if column == "minutes" else 3)
+    text = mean_and_spread(values, 3)
     if statistics.mean(values) == best:
         text = f"**{text}**"
     if column == "test_accuracy" and len(values) < num_seeds:
@@ -138,8 +137,6 @@ def _cell(found: Sequence[Row], column: str, num_seeds: int, best: float | None)
 
 def _values(found: Sequence[Row], column: str) -> list[float]:
     done = [row for row in found if row["outcome"] == OK]
-    if column == "minutes":
-        return [row["seconds"] / 60 for row in done]
     return [row[column] for row in done if row[column] is not None]
 
 

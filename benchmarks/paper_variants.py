@@ -77,7 +77,7 @@ TABLES: dict[str, Table] = {
             _method("cleannet-hard", VERIFIED),
             _method("cleannet-soft", VERIFIED),
         ),
-        (*_TEST, *_LABELS, "minutes"),
+        (*_TEST, *_LABELS),
     ),
     "extra": Table(
         "Verified and clean labels",
