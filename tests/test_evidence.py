@@ -129,6 +129,15 @@ def test_evidence_is_much_the_same_in_any_precision(dtype):
     assert (got.suggested == wanted.suggested).mean() > 0.999
 
 
+def test_evidence_of_a_bfloat16_tensor_is_that_of_its_values():
+    torch = pytest.importorskip("torch")
+    x, truth = clusters()
+    tensor, labels = torch.from_numpy(x).bfloat16(), torch.from_numpy(spoil(truth, 0.2, "symmetric"))
+    got, wanted = label_evidence(tensor, labels), label_evidence(tensor.float().numpy(), labels.numpy())
+    assert isinstance(got.issue_score, np.ndarray)
+    np.testing.assert_array_equal(got.issue_score, wanted.issue_score)
+
+
 @pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
 def test_evidence_does_not_depend_on_the_scale_of_the_bank(scale):
     x, truth = clusters()

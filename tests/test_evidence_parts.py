@@ -156,6 +156,17 @@ def test_calibration_draws_from_many_rows_and_stays_the_same():
     assert (calibrate(scores, labels, Clarity.of(scores), seed=1).weights != some.weights).any()
 
 
+def test_clarity_is_the_same_in_one_block_and_in_many(monkeypatch):
+    scores = np.random.default_rng(0).random((100, 7), dtype=np.float32)
+    whole = Clarity.of(scores)
+    monkeypatch.setattr("proto_engine.evidence.anchors.SCORES_AT_ONCE", 50)
+    parts = Clarity.of(scores)
+    np.testing.assert_array_equal(parts.winner, whole.winner)
+    np.testing.assert_array_equal(parts.lead, whole.lead)
+    descending = np.sort(scores, axis=1)[:, ::-1]
+    np.testing.assert_array_equal(whole.lead, descending[:, 0] - descending[:, 1])
+
+
 def test_anchors_are_the_clearest_of_the_rows_that_a_class_wins():
     clarity = Clarity.of(np.array([[0.9, 0.1, 0.0]] * 60 + [[0.1, 0.2, 0.0]] * 40, dtype=np.float32))
     clarity.lead[:30] += 1.0  # the first 30 rows of class 0 are clearest
@@ -172,4 +183,4 @@ def test_trust_wants_anchors_that_bear_the_name_and_rows_that_are_won():
     trust = judge(Clarity(winner, np.ones(1200, dtype=np.float32)), labels, 5)
     np.testing.assert_array_equal(trust.trusted, [True, False, True, False, False])
     assert trust.contradicted[1]
-    assert "classes (1" in trust.objection(0.3, np.arange(5))
+    assert trust.objection(0.3, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 MIN_CLASS = 20  # rows: fewer neither make anchors nor say anything about a class
+SCORES_AT_ONCE = 2**20  # looked at, so that no second matrix of all rows by classes is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +28,18 @@ class Clarity:
     @classmethod
     def of(cls, scores: np.ndarray) -> Clarity:
         """From scores, [n, K] with K >= 2."""
-        best_two = np.partition(scores, -2, axis=1)[:, -2:]
-        return cls(scores.argmax(axis=1), best_two[:, 1] - best_two[:, 0])
+        winner, lead = np.empty(len(scores), dtype=np.int64), np.empty(len(scores), dtype=np.float32)
+        for part in score_blocks(scores):
+            best_two = np.partition(scores[part], -2, axis=1)[:, -2:]
+            winner[part], lead[part] = scores[part].argmax(axis=1), best_two[:, 1] - best_two[:, 0]
+        return cls(winner, lead)
+
+
+def score_blocks(scores: np.ndarray) -> Iterator[slice]:
+    """Slices of rows of [n, K] scores, of a few MB each."""
+    step = max(1, SCORES_AT_ONCE // scores.shape[1])
+    for low in range(0, len(scores), step):
+        yield slice(low, low + step)
 
 
 def anchor_labels(clarity: Clarity, labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from ..arrays import as_bank, as_labels
 from ..bank import FeatureBank
 from ..moments import Moments, MomentSums, as_working, row_blocks, usable_rows
 from ..ops import bad_rows_message, check_choice, check_count
-from .anchors import MIN_CLASS, Clarity
+from .anchors import MIN_CLASS, Clarity, score_blocks
 from .calibration import calibrate
 from .landmarks import LandmarkKernel, draw_landmarks
 from .result import LabelEvidence
@@ -19,7 +19,6 @@ from .trust import judge
 from .whitening import fit_half_whitening
 
 _ON_BAD_ROWS = ("raise", "keep-label")
-_ROWS_AT_ONCE = 65_536  # of scores turned into probabilities: a few MB for ten classes
 _NOTHING_VARIES = "the features are the same in all rows"
 
 
@@ -140,9 +139,9 @@ def _weigh(
     clarity = Clarity.of(scores)
     calibration = calibrate(scores, labels, clarity, seed)
     issue, suggested, probability = np.zeros(len(given)), given.copy(), np.ones(len(given))
-    for low in range(0, len(judged), _ROWS_AT_ONCE):
-        rows, known = judged[low : low + _ROWS_AT_ONCE], labels[low : low + _ROWS_AT_ONCE]
-        posterior = calibration.posterior(scores[low : low + _ROWS_AT_ONCE], known)  # [b, K]
+    for part in score_blocks(scores):
+        rows, known = judged[part], labels[part]
+        posterior = calibration.posterior(scores[part], known)  # [b, K]
         best, each = posterior.argmax(axis=1), np.arange(len(rows))
         issue[rows] = 1.0 - posterior[each, known]
         suggested[rows] = classes[best]

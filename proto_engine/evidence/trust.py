@@ -14,6 +14,7 @@ STARVED = 0.25  # of its size: a class that wins less has lost its rows to anoth
 TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
 MIN_NOISE = 0.02  # clean label sets are estimated at .003 to .012; below this, changes would mostly be wrong
 MARGIN = 0.4  # by which the suggested label's probability must exceed the given one's
+_NAMED = 5  # classes in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +41,11 @@ class Trust:
             The classes' own numbers.
         """
         if self.contradicted.any():
-            listed = ", ".join(map(str, names[self.contradicted][:5])) + (
-                ", ..." if self.contradicted.sum() > 5 else ""
+            wrong = names[self.contradicted]
+            listed = ", ".join(map(str, wrong[:_NAMED])) + (", ..." if len(wrong) > _NAMED else "")
+            return (
+                f"the clearest rows of {'class' if len(wrong) == 1 else 'classes'} {listed} mostly bear another label"
             )
-            return f"the clearest rows of {self.contradicted.sum()} classes ({listed}) mostly bear another label"
         if self.trusted.mean() < TRUSTED_SHARE:
             return f"only {self.trusted.sum()} of {len(names)} classes have clear rows that mostly bear their own label"
         if noise < MIN_NOISE:
