@@ -66,13 +66,17 @@ class ndarray:
     def any(self):
         return self._here().any()
 
+    def all(self, axis):
+        return ndarray(self._here().all(axis), self.device.id)
+
     def _operation(name):
         def operation(self, other):
             return ndarray(getattr(self._here(), name)(_host_index(other)), self.device.id)
 
         return operation
 
-    __lt__, __ne__, __sub__, __or__ = map(_operation, ("__lt__", "__ne__", "__sub__", "__or__"))
+    __lt__, __ne__, __eq__ = map(_operation, ("__lt__", "__ne__", "__eq__"))
+    __sub__, __or__, __matmul__ = map(_operation, ("__sub__", "__or__", "__matmul__"))
     __hash__ = None
 
     def __array__(self, *_, **__):

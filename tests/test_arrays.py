@@ -155,6 +155,24 @@ def test_cupy_in_gives_cupy_out_with_the_same_values(cupy, dtype, method):
     assert corrections.to_frame()["suggested_label"].tolist() == expected.labels.tolist()
 
 
+@pytest.mark.parametrize("kind", ["center", "whiten"])
+def test_cupy_rows_are_transformed_where_they_are(cupy, kind):
+    x, y = clustered(120, 7, 3)
+    x[5] = 0
+    features, labels = (cupy.ndarray(array, device=1) for array in (x, y))
+    options = {"transform": kind, "on_bad_rows": "keep-label"}
+    want, got = select(x, y, backend="torch", **options), select(features, labels, **options)
+    assert got.transform.same_as(want.transform)
+    np.testing.assert_array_equal(to_numpy(got.indices), want.indices)
+    _, rows = next(iter(got.transform.apply(features).chunks()))
+    assert isinstance(rows, cupy.ndarray) and rows.device.id == 1 and rows.dtype == np.float32
+    np.testing.assert_array_equal(to_numpy(rows), got.transform.apply(x).rows(np.arange(120)))
+    found = pe.correct_labels(features, labels, got, on_bad_rows="keep-label")
+    expected = pe.correct_labels(x, y, want, on_bad_rows="keep-label")
+    assert found.labels.device.id == 1
+    np.testing.assert_array_equal(to_numpy(found.labels), expected.labels)
+
+
 def test_cupy_arrays_go_through_every_operation(cupy, tmp_path):
     x, y = clustered(90, 6, 2)
     features, labels = cupy.ndarray(x, device=1), cupy.ndarray(y, device=1)
