@@ -99,7 +99,7 @@ def save_label_studio(
     rows = rows[np.argsort(-issue[rows], kind="stable")]
     tasks = []
     for row in rows.tolist():
-        choice = {"from_name": "label", "to_name": "image", "type": "choices"}
+        choice: dict[str, Any] = {"from_name": "label", "to_name": "image", "type": "choices"}
         choice |= {"value": {"choices": [_text(likely[row], names)]}}
         tasks.append(
             {

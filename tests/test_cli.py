@@ -189,9 +189,7 @@ def test_cli_saved_names_must_fit(folder: Path, capsys: pytest.CaptureFixture[st
     assert "labels: 1 names that the prototypes do not have, such as 'ten'" in message
     message = run_error(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--prototypes", "named.safetensors")
     assert "the labels are numbers, the prototypes' classes have names" in message
-    message = run_error(
-        capsys, *CORRECT, "x.npy", "all.parquet", "-o", "o.csv", "--prototypes", "numbered.safetensors"
-    )
+    message = run_error(capsys, *CORRECT, "x.npy", "all.parquet", "-o", "o.csv", "--prototypes", "numbered.safetensors")
     assert "the labels are names, the prototypes' classes have numbers" in message
     with safetensors.safe_open("named.safetensors", framework="numpy") as file:
         arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
