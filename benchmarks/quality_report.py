@@ -176,10 +176,10 @@ def _cell(line: Line, column: Column, highest: float | None) -> str:
 
 
 def _remarks(group: Sequence[Row]) -> list[str]:
-    """Where another method is ahead, where expectation and truth part, and where labels got worse."""
+    """Where another is ahead, where expectation and truth part, where labels got worse, and where none changed."""
     ahead: dict[Column, list[str]] = {AUROC: [], LABELS: []}
     compared = dict.fromkeys(ahead, 0)
-    apart, worse = [], []
+    apart, worse, kept = [], [], []
     for rows in settings_of(group):
         lines, name = lines_of(rows), setting_name(rows[0])
         ours = next((line for line in lines if line[0] == OURS), None)
@@ -197,6 +197,8 @@ def _remarks(group: Sequence[Row]) -> list[str]:
             seed, found = f"{name}, seed {row['seed']}", row["default"]
             if found["expected"] is not None and abs(found["expected"] - found["right"]) > APART:
                 apart.append(f"{seed} ({found['expected']:.3f} expected, {found['right']:.3f} right)")
+            if row["note"]:
+                kept.append(f"{seed} ({row['note']})")
             if found["accuracy"] < row["given_accuracy"]:
                 worse.append(f"{seed} ({row['given_accuracy']:.4f} to {found['accuracy']:.4f})")
     if not any(compared.values()):
@@ -206,14 +208,14 @@ def _remarks(group: Sequence[Row]) -> list[str]:
         f"Another method is ahead of ours in AUROC in {auroc} "
         f"Another method has more right labels by default in {labels}",
         f"Expected and really right changes differ by more than {100 * APART:.0f} points in {_told(apart)} "
-        f"The default made labels worse in {_told(worse)}",
+        f"The default made labels worse in {_told(worse)} It left all labels alone, with a reason, in {_told(kept)}",
     ]
 
 
 def _told(found: Sequence[str], of: str = "") -> str:
     if not found:
         return "none." if not of else f"none {of}."
-    return (f"{len(found)} {of}: " if of else f"{len(found)} runs: ") + "; ".join(found) + "."
+    return (f"{len(found)} {of}: " if of else f"{len(found)} run{'s' * (len(found) > 1)}: ") + "; ".join(found) + "."
 
 
 def _failures(group: Sequence[Row]) -> list[str]:

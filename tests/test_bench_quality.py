@@ -311,10 +311,12 @@ def test_table_says_where_expectation_fails_and_labels_get_worse():
         made(expected=0.96, right=0.9),
         made(expected=0.94, right=0.9, setting="pairflip:0.4", accuracy=0.79),
         made("published", setting="pairflip:0.4", accuracy=0.5),
+        made(setting="instance:0.4", accuracy=0.8, right=None, note="all classes swapped"),
     ]
     text = quality_report.quality_tables(rows)
-    assert "in 1 runs: symmetric, 20%, seed 0 (0.960 expected, 0.900 right)." in text
-    assert "made labels worse in 1 runs: pair-flip, 40%, seed 0 (0.8000 to 0.7900)." in text
+    assert "in 1 run: symmetric, 20%, seed 0 (0.960 expected, 0.900 right)." in text
+    assert "made labels worse in 1 run: pair-flip, 40%, seed 0 (0.8000 to 0.7900)." in text
+    assert "with a reason, in 1 run: instance-dependent, 40%, seed 0 (all classes swapped)." in text
 
 
 def test_table_of_clean_labels_and_of_a_second_score():
