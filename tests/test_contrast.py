@@ -256,4 +256,4 @@ def test_corrector_and_command_line_take_it(tmp_path, capsys):
     same(pe.Prototypes.load(output), wanted)
     with pytest.raises(SystemExit):
         main(["select", *files, "-o", output, "--prototypes-per-class", "half"])
-    assert "wanted a whole number, or a share such as 0.5, got 'half'" in capsys.readouterr().err
+    assert "wanted a whole number, a share such as 0.5, or 'auto', got 'half'" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from proto_trainer.config import RECIPES
 from torch.utils.data import DataLoader, TensorDataset
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def as_loud_as_before():
+    """The demo keeps the trainer's remarks to itself, which the tests after it want to read."""
+    logger = logging.getLogger("proto_trainer")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def load(name: str):
