@@ -164,7 +164,7 @@ def test_compiled_run_resumes_to_the_same_bits(eager, digits_config, tmp_path):
 
 def test_compile_without_a_compiler_says_so(tmp_path):
     """In a process of its own: what was looked for once is not looked for again."""
-    command = "--data digits --method ce --compile --device cpu --out".split()
+    command = ["--data", "digits", "--method", "ce", "--compile", "--device", "cpu", "--out"]
     environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "proto_trainer.cli", *command, str(tmp_path / "run")],
