@@ -23,10 +23,11 @@ from .cli_report import correction_report, selection_report
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write, check_ending, check_writable
 from .labels import read_labels
+from .ops import ON_BAD_ROWS
 from .policy import POLICIES
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
-from .selection import METHODS, ON_BAD_ROWS, select_prototypes
+from .selection import METHODS, select_prototypes
 from .transform import KINDS
 from .versions import __version__, show_versions
 

@@ -18,6 +18,8 @@ from .backends.base import Backend, Pool, usable
 
 _ROWS_NAMED = 5
 
+ON_BAD_ROWS = ("raise", "keep-label")  # what may be done with rows that are zero or not finite
+
 
 @dataclass(frozen=True)
 class Resolved:

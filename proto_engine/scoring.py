@@ -14,10 +14,9 @@ from .array_kinds import to_numpy
 from .arrays import as_bank, as_labels
 from .bank import FeatureBank
 from .corrections import COLUMNS, Corrections
-from .ops import Resolved, bad_rows_message, check_choice, check_number, resolve
+from .ops import ON_BAD_ROWS, Resolved, bad_rows_message, check_choice, check_number, resolve
 from .policy import Policy, check_policy, decide
 from .prototypes import Prototypes
-from .selection import ON_BAD_ROWS
 from .transform import in_space
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from .bank import FeatureBank
 from .contrast import pick_density_contrast
 from .core_shares import core_shares
 from .ops import (
+    ON_BAD_ROWS,
     Resolved,
     bad_rows_message,
     check_choice,
@@ -33,7 +34,6 @@ from .transform import KINDS, BankTransform, in_space
 
 METHODS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
 _DENSITY_METHODS = METHODS[:2]
-ON_BAD_ROWS = ("raise", "keep-label")
 _WARN_FILTERED = 0.5
 _BLOCK_ELEMENTS = 2**22  # of float64 unit vectors at a time
 

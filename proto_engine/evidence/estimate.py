@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import as_bank, as_labels
 from ..bank import FeatureBank
 from ..moments import Moments, MomentSums, as_working, row_blocks, usable_rows
-from ..ops import bad_rows_message, check_choice, check_count
+from ..ops import ON_BAD_ROWS, bad_rows_message, check_choice, check_count
 from .anchors import MIN_CLASS, Clarity, score_blocks
 from .calibration import calibrate
 from .landmarks import LandmarkKernel, draw_landmarks
@@ -18,7 +18,6 @@ from .ridge import FoldedSums, fold_numbers
 from .trust import judge
 from .whitening import fit_half_whitening
 
-_ON_BAD_ROWS = ("raise", "keep-label")
 _NOTHING_VARIES = "the features are the same in all rows"
 
 
@@ -67,7 +66,7 @@ def label_evidence(
     given = as_labels(labels, len(bank), num_classes).copy()
     num_classes = int(given.max()) + 1 if num_classes is None else num_classes
     seed = check_count(seed, "seed", least=0)
-    check_choice(on_bad_rows, "on_bad_rows", _ON_BAD_ROWS)
+    check_choice(on_bad_rows, "on_bad_rows", ON_BAD_ROWS)
 
     usable, moments = _first_walk(bank)
     if on_bad_rows == "raise" and not usable.all():

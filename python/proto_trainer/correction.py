@@ -7,6 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,15 +223,18 @@ class LabelCorrector:
 
     def _select(self, model: nn.Module, bank: pe.FeatureBank, given: np.ndarray, seed: int) -> pe.Prototypes:
         """Prototypes of each class; a subclass may know more about the images than their given labels."""
+        return self._pick(bank, given, seed, candidates=self.candidates)
+
+    def _pick(self, features: Any, labels: np.ndarray, seed: int, **more: Any) -> pe.Prototypes:
+        """`proto_engine.select_prototypes` with the settings of this corrector, of which `more` overrules some."""
         return pe.select_prototypes(
-            bank,
-            given,
+            features,
+            labels,
             num_classes=self.num_classes,
             seed=seed,
             backend=self.backend,
             on_bad_rows="keep-label",
-            candidates=self.candidates,
-            **self.selection,
+            **{**self.selection, **more},
         )
 
     def _is_due(self, epoch: int) -> bool:

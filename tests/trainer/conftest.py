@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from proto_trainer import make_config
+from proto_trainer import LabelCorrector, make_config
 from trainer_problems import PixelModel, clustered_images
 
 
@@ -33,3 +33,17 @@ def digits_config(tmp_path):
         return make_config("digits", out, **{**defaults, **settings})
 
     return build
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """The epochs for which `update` is called, and what it returns."""
+    seen = []
+    update = LabelCorrector.update
+
+    def recorded(self, model, dataset, epoch):
+        seen.append((epoch, update(self, model, dataset, epoch)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(LabelCorrector, "update", recorded)
+    return seen

@@ -85,20 +85,6 @@ def trainer_for(folder, dataset, corrector, *, epochs=3, model=None, arguments=N
     return trainer
 
 
-@pytest.fixture
-def updates(monkeypatch):
-    """The epochs for which `update` is called, and what it returns."""
-    seen = []
-    update = LabelCorrector.update
-
-    def recorded(self, model, dataset, epoch):
-        seen.append((epoch, update(self, model, dataset, epoch)))
-        return seen[-1][1]
-
-    monkeypatch.setattr(LabelCorrector, "update", recorded)
-    return seen
-
-
 def test_corrected_labels_reach_the_loss_of_a_shuffled_batch_under_their_index(tmp_path, clusters, updates):
     dataset, labels, truth = clusters
     trainer = trainer_for(tmp_path, dataset, corrector_for(), features=lambda model, images: images.flatten(1))

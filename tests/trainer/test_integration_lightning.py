@@ -71,20 +71,6 @@ def fit(tmp_path, corrector, train_set, *, epochs=3, callbacks=(), ckpt_path=Non
     return trainer, module
 
 
-@pytest.fixture
-def updates(monkeypatch):
-    """The epochs for which `update` is called, and what it returns."""
-    seen = []
-    update = LabelCorrector.update
-
-    def recorded(self, model, dataset, epoch):
-        seen.append((epoch, update(self, model, dataset, epoch)))
-        return seen[-1][1]
-
-    monkeypatch.setattr(LabelCorrector, "update", recorded)
-    return seen
-
-
 def test_corrected_labels_reach_the_loss_of_a_shuffled_batch_under_their_index(tmp_path, updates):
     dataset = clustered_images()
     corrector = corrector_for()

@@ -79,10 +79,8 @@ class VerifiedCorrector(LabelCorrector):
         """The pools are drawn here and put together as a small bank, in which the known rows are candidates."""
         others = np.setdiff1d(np.arange(len(given)), self._doubtful)
         known_rows = self.fixed[0] if self.fixed is not None else len(given) + np.arange(len(self._known))
-        selection: dict[str, Any] = dict(self.selection)
-        count = selection.pop("samples_per_class")
         rows, labels, is_known = draw_pools(
-            known_rows, self._known, others, given[others], self.num_classes, count, seed
+            known_rows, self._known, others, given[others], self.num_classes, self.selection["samples_per_class"], seed
         )
         inside = rows < len(given)
         pool = np.empty((len(rows), bank.shape[1]), dtype=bank.dtype)
@@ -92,17 +90,8 @@ class VerifiedCorrector(LabelCorrector):
             passes: dict[str, Any] = {"features": self.features, "batch_size": self.batch_size, "workers": self.workers}
             if len(beside):
                 pool[~inside] = extract_bank(model, beside, **passes)[0].rows(np.arange(len(beside)))
-        prototypes = pe.select_prototypes(
-            pool,
-            labels,
-            num_classes=self.num_classes,
-            seed=seed,
-            backend=self.backend,
-            on_bad_rows="keep-label",
-            candidates=is_known if is_known.any() else None,  # only wrong ones are known: the others are all alike
-            samples_per_class=None,
-            **selection,
-        )
+        candidates = is_known if is_known.any() else None  # only wrong ones are known: the others are all alike
+        prototypes = self._pick(pool, labels, seed, candidates=candidates, samples_per_class=None)
         return replace(prototypes, indices=np.where(prototypes.indices < 0, -1, rows[prototypes.indices]))
 
 
