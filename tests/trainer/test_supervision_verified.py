@@ -197,6 +197,19 @@ def test_images_beside_the_training_set_become_prototypes(clusters, pools):
     assert sorted(nearest.tolist()) == right.nonzero().flatten().tolist()
 
 
+def test_images_beside_the_training_set_keep_the_lengths_of_their_features(clusters, pools):
+    """Euclidean density peaks compare them with those of the training set."""
+    dataset, model = clusters
+    images = dataset.subset(torch.arange(0, len(dataset), 3))
+    verified = VerifiedLabels(torch.ones(len(images), dtype=torch.bool), images=images, truth=images.given)
+    corrector_of(verified, selector="density-peaks-euclidean", samples_per_class=25).update(model, dataset, 0)
+    bank, _, settings, _ = pools[0]
+    pixels = images[list(range(len(images)))][0].flatten(1).numpy()  # what the model's features are
+    assert bank.dtype == np.float32 and settings["candidates"].sum() == len(images)
+    lengths = np.linalg.norm(bank[settings["candidates"]], axis=1)
+    np.testing.assert_allclose(np.sort(lengths), np.sort(np.linalg.norm(pixels, axis=1)), rtol=1e-6)
+
+
 # Forward correction.
 
 ESTIMATED = np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]])

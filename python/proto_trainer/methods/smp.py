@@ -88,6 +88,7 @@ class VerifiedCorrector(LabelCorrector):
         if self._beside is not None:
             beside = self._beside.subset(torch.from_numpy(rows[~inside] - len(given)))
             passes: dict[str, Any] = {"features": self.features, "batch_size": self.batch_size, "workers": self.workers}
+            passes["with_lengths"] = self.with_lengths
             if len(beside):
                 pool[~inside] = extract_bank(model, beside, **passes)[0].rows(np.arange(len(beside)))
         candidates = is_known if is_known.any() else None  # only wrong ones are known: the others are all alike
