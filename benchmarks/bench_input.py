@@ -1,6 +1,6 @@
 """Images a second from JPEG files to batches of float32, with 0, 1 and 2 processes that load.
 
-    python benchmarks/bench_input.py            # 300 photographs of 500 x 400 and 150 of 1000 x 800 pixels
+    python benchmarks/bench_input.py            # 1,200 photographs of 500 x 400 and 600 of 1000 x 800 pixels
     python benchmarks/bench_input.py --quick    # seconds; prints, keeps nothing
 
 Ours is the loader of the trainer, in the view that tests and feature extraction use. The baseline is the usual way:
@@ -140,7 +140,7 @@ BENCH = Bench(
     script=Path(__file__).resolve(),
     sizes=("images", "width", "height"),
     work=no_work,
-    host=Side(cases=cases((300, 500, 400), (150, 1000, 800)), quick=cases((20, 500, 400)), **_SIDE),
+    host=Side(cases=cases((1200, 500, 400), (600, 1000, 800)), quick=cases((20, 500, 400)), **_SIDE),
     gpu=Side(cases=(), quick=(), **_SIDE),  # decoding is the processor's
 )
 

@@ -59,7 +59,8 @@ def _runs(args: argparse.Namespace) -> list[Run]:
     variants = [
         variant
         for variant in TABLES[args.table].variants
-        if variant.supervision in args.supervision and (args.methods is None or variant.method in args.methods)
+        if variant.supervision in args.supervision
+        and (args.methods is None or {variant.method, variant.line} & set(args.methods))
     ]
     if not variants:
         raise ConfigError(f"methods and supervision leave no line of the table {args.table}")
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, metavar="N", help="train on so many images, the same share of every class")
     add("--epochs", type=int, metavar="E", help="(default: the recipe's)")
     add("--threads", type=int, metavar="N", help="(default: torch's own)")
-    add("--methods", nargs="+", metavar="NAME", help="only these, to share the work or to leave one out")
+    add("--methods", nargs="+", metavar="NAME", help="only these methods, or lines by name, to share the work")
     kinds = (NOISY, VERIFIED, CLEAN)
     add("--supervision", nargs="+", default=kinds, choices=kinds, help="only lines with these labels")
     add("--out", type=Path, default=RESULTS, help="JSONL file that rows are added to")

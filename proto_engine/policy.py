@@ -53,7 +53,7 @@ def decide(
         See `correct_labels`.
     evidence : LabelEvidence
     score, margin : numpy.ndarray of float64, [N], optional
-        Of prototypes. By default the probability of the likeliest label, and how far it leads the given one's.
+        Of prototypes. By default ``probability`` and ``lead`` of the evidence.
     min_margin : float
         No label of a smaller margin is changed.
 
@@ -68,12 +68,11 @@ def decide(
         The function gave something else than [N] bool.
     """
     given, likely = evidence.given, evidence.suggested
-    lead = evidence.probability - (1.0 - evidence.issue_score)
     every = Corrections(
         labels=likely,
         given=given,
         score=evidence.probability if score is None else score,
-        margin=lead if margin is None else margin,
+        margin=evidence.lead if margin is None else margin,
         changed=likely != given,
         issue_score=evidence.issue_score,
         likely=likely,

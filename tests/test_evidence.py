@@ -38,6 +38,10 @@ def assert_finite(evidence) -> None:
         assert np.isfinite(array).all()
     assert ((evidence.issue_score >= 0) & (evidence.issue_score <= 1)).all()
     assert ((evidence.probability >= 0) & (evidence.probability <= 1)).all()
+    other = evidence.suggested != evidence.given
+    assert (evidence.probability[other] <= evidence.issue_score[other]).all() and (evidence.lead[other] > 0).all()
+    np.testing.assert_array_equal(evidence.probability[~other], 1 - evidence.issue_score[~other])
+    assert (evidence.lead[~other] == 0).all()
     np.testing.assert_allclose(evidence.noise_matrix.sum(axis=1), 1.0)
 
 
@@ -115,7 +119,7 @@ def test_evidence_is_the_same_bits_from_a_file_and_again(tmp_path):
         label_evidence(pe.FeatureBank.open(tmp_path / "x.npy"), labels, seed=3),
         label_evidence(x, labels, seed=3),
     ):
-        for name in ("given", "issue_score", "suggested", "probability", "noise_matrix", "trusted"):
+        for name in ("given", "issue_score", "suggested", "probability", "lead", "noise_matrix", "trusted"):
             np.testing.assert_array_equal(getattr(evidence, name), getattr(inside, name))
     assert (label_evidence(x, labels, seed=4).issue_score != inside.issue_score).any()
 

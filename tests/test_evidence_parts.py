@@ -7,10 +7,12 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from proto_engine.bank import FeatureBank
+from proto_engine.evidence import shrinkage
 from proto_engine.evidence.anchors import Clarity, anchor_labels
 from proto_engine.evidence.calibration import calibrate, expectation_maximization, with_constant
 from proto_engine.evidence.landmarks import GAMMA, LANDMARKS, LandmarkKernel, draw_landmarks
 from proto_engine.evidence.ridge import FOLDS, RIDGE, FoldedSums, fold_numbers
+from proto_engine.evidence.shrinkage import shrunk_noise_matrix
 from proto_engine.evidence.trust import judge
 from proto_engine.evidence.whitening import FLOOR, POWER, fit_half_whitening
 from proto_engine.moments import bank_moments
@@ -144,7 +146,57 @@ def test_calibration_recovers_noise_matrix_and_posteriors():
     np.testing.assert_allclose(calibration.noise_matrix.sum(axis=1), 1.0)
     expected = posterior * NOISE.T[labels]
     expected /= expected.sum(axis=1, keepdims=True)
-    assert np.abs(calibration.posterior(scores, labels) - expected).mean() < 0.03
+    for found in calibration.posteriors(scores, labels):
+        assert np.abs(found - expected).mean() < 0.03
+
+
+def test_careful_probabilities_go_by_the_clearest_rows():
+    scores, labels, _ = noisy_problem(20_000, NOISE)
+    clarity = Clarity.of(scores)
+    clearest = clarity.lead > np.quantile(clarity.lead, 0.9)
+    labels[clearest] = clarity.winner[clearest]  # people do not err on clear rows
+    calibration = calibrate(scores, labels, clarity, seed=0)
+    posterior, careful = calibration.posteriors(scores, labels)
+    other = posterior.argmax(axis=1) != labels
+    given = (np.flatnonzero(other), labels[other])
+    assert careful[given].mean() > posterior[given].mean() + 0.1
+
+
+def test_shrinkage_is_the_formula(monkeypatch):
+    monkeypatch.setattr(shrinkage, "_STRENGTHS", np.array([2.0]))
+    noise = shrunk_noise_matrix(np.array([[8, 2, 0], [1, 9, 0], [1, 1, 18]]))
+    # r = 5 of 40, a = b = 2
+    rates = np.array([(2 + 0.25) / 12, (1 + 0.25) / 12, (2 + 0.25) / 22])
+    shares = [[(2 + 2) / 6, (0 + 2) / 6], [(1 + 2) / 5, (0 + 2) / 5], [(1 + 2) / 6, (1 + 2) / 6]]
+    expected = [
+        [1 - rates[0], rates[0] * shares[0][0], rates[0] * shares[0][1]],
+        [rates[1] * shares[1][0], 1 - rates[1], rates[1] * shares[1][1]],
+        [rates[2] * shares[2][0], rates[2] * shares[2][1], 1 - rates[2]],
+    ]
+    np.testing.assert_allclose(noise, expected)
+
+
+def pairs(num_classes, rate):
+    return (1 - rate) * np.eye(num_classes) + rate * np.roll(np.eye(num_classes), 1, axis=1)
+
+
+@pytest.mark.parametrize("few", [20, 50])
+def test_shrinkage_pulls_alike_classes_together_and_leaves_pairs_apart(few):
+    rng = np.random.default_rng(few)
+    for true, closer in ((np.full((10, 10), 0.02) + 0.8 * np.eye(10), 0.35), (pairs(10, 0.2), 1.0)):
+        counts = np.array([rng.multinomial(few, row) for row in true])
+        noise = shrunk_noise_matrix(counts)
+        np.testing.assert_allclose(noise.sum(axis=1), 1.0)
+        assert np.abs(noise - true).sum() < closer * np.abs(counts / few - true).sum()
+
+
+@pytest.mark.parametrize("counts", [20 * np.eye(4), np.roll(20 * np.eye(4), 1, axis=1), np.array([[5, 1], [0, 1]])])
+def test_shrinkage_of_clean_swapped_and_two_classes_is_a_noise_matrix(counts):
+    noise = shrunk_noise_matrix(counts)
+    assert (noise >= 0).all()
+    np.testing.assert_allclose(noise.sum(axis=1), 1.0)
+    if len(counts) == 4:
+        np.testing.assert_allclose(np.diag(noise), np.diag(counts) / 20)
 
 
 def test_calibration_draws_from_many_rows_and_stays_the_same():

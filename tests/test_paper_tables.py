@@ -93,6 +93,11 @@ def test_series_goes_on_where_it_stopped(tmp_path, trained, capsys):
     assert len(read_rows(out)) == 6
 
 
+def test_series_of_one_line_by_its_name(tmp_path, trained):
+    assert series(tmp_path / "rows.jsonl", table="selectors", more=["--methods", "density contrast"]) == 0
+    assert [config.selector for config in trained] == ["density-contrast"]
+
+
 def test_series_sees_what_another_process_finished_meanwhile(tmp_path, trained, monkeypatch):
     out, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
     assert series(other, more=["--methods", "smp"]) == 0

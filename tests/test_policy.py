@@ -13,6 +13,7 @@ GIVEN = np.array([0, 0, 1, 1, 2, 2])
 LIKELY = np.array([0, 1, 1, 0, 2, 0])
 PROBABILITY = np.array([0.9, 0.8, 0.7, 0.55, 1.0, 0.6])
 ISSUE = np.array([0.1, 0.9, 0.3, 0.6, 0.0, 0.9])
+LEAD = np.array([0.0, 0.7, 0.0, 0.15, 0.0, 0.5])
 SURE = np.array([False, True, False, False, False, False])
 
 
@@ -22,6 +23,7 @@ def evidence(reason=None):
         suggested=LIKELY,
         probability=PROBABILITY,
         issue_score=ISSUE,
+        lead=LEAD,
         reason=reason,
         confident=lambda: SURE if reason is None else np.zeros(6, dtype=bool),
     )
@@ -45,8 +47,7 @@ def test_all_changes_to_the_likeliest_label():
 def test_score_and_margin_are_those_of_the_evidence_or_of_prototypes():
     found = decide("all", evidence())
     np.testing.assert_array_equal(found.score, PROBABILITY)
-    # how far the likeliest label leads the given one; nothing where they are the same
-    np.testing.assert_allclose(found.margin, [0, 0.7, 0, 0.15, 0, 0.5], atol=1e-15)
+    np.testing.assert_array_equal(found.margin, LEAD)
     cosine, lead = np.linspace(0.1, 0.6, 6), np.linspace(0.6, 0.1, 6)
     found = decide("all", evidence(), score=cosine, margin=lead)
     np.testing.assert_array_equal(found.score, cosine)

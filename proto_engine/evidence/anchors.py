@@ -42,7 +42,9 @@ def score_blocks(scores: np.ndarray) -> Iterator[slice]:
         yield slice(low, low + step)
 
 
-def anchor_labels(clarity: Clarity, labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
+def anchor_labels(
+    clarity: Clarity, labels: np.ndarray, num_classes: int, share: float, least: int = MIN_CLASS
+) -> np.ndarray:
     """How often the anchors of each class bear each label.
 
     Parameters
@@ -54,7 +56,9 @@ def anchor_labels(clarity: Clarity, labels: np.ndarray, num_classes: int, share:
     num_classes : int
         K.
     share : float
-        Of the rows that a class wins, and at least `MIN_CLASS` of them.
+        Of the rows that a class wins.
+    least : int
+        Anchors of a class that wins as many rows.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def anchor_labels(clarity: Clarity, labels: np.ndarray, num_classes: int, share:
         if len(won) == 0:
             counts[c, c] = 1.0
             continue
-        k = max(int(share * len(won)), min(MIN_CLASS, len(won)))
+        k = max(int(share * len(won)), min(least, len(won)))
         clearest = won[np.argpartition(-clarity.lead[won], k - 1)[:k]]
         counts[c] = np.bincount(labels[clearest], minlength=num_classes)
     return counts

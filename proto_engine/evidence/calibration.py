@@ -9,9 +9,11 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from .anchors import Clarity, anchor_labels
+from .shrinkage import shrunk_noise_matrix
 
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
-SMOOTHING = 0.01  # of the anchors, spread over all labels: no label is impossible
+CAREFUL_SHARE, CAREFUL_LEAST = 0.05, 50  # of the rows, and rows, that the careful noise matrix is counted on
+SMOOTHING = 0.01  # spread over all labels: no label is impossible
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
 EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
 WARM_STEPS = 60  # with T as the anchors have it, until the class probabilities have settled
@@ -19,6 +21,7 @@ STEPS = 100  # with T updated
 STEPS_PER_UPDATE = 3  # of T, which moves slowly
 _DAMPING = 1e-6  # of the trace: scores sum to 1, so that with the constant they are linearly dependent
 _SAMPLE_STREAM = 2  # number of this draw under the caller's seed
+_IMPOSSIBLE = 1e-4  # what the careful matrix has for a label that no anchor of any class would bear
 _TINY = 1e-9  # a class that no row belongs to keeps the anchors' row of T
 
 
@@ -30,15 +33,29 @@ class Calibration:
     ----------
     weights : numpy.ndarray of float32, [K + 1, K]
     noise_matrix : numpy.ndarray of float64, [K, K]
+    careful_matrix : numpy.ndarray of float64, [K, K]
+        T from the clearest anchors alone. People err less on clear images, and what was chosen because T says that
+        its label is often wrong should be judged by another T.
     """
 
     weights: np.ndarray
     noise_matrix: np.ndarray
+    careful_matrix: np.ndarray
 
-    def posterior(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """``q_c ~ p(c | x) T[c, y]``, with the given label taken into account.   [b, K], [b] -> [b, K] float64"""
+    def posteriors(self, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``q_c ~ p(c | x) T[c, y]``, with the given label taken into account, by either T.
+
+        Parameters
+        ----------
+        scores : numpy.ndarray of float32, [b, K]
+        labels : numpy.ndarray of int64, [b]
+
+        Returns
+        -------
+        posterior, careful : numpy.ndarray of float64, [b, K]
+        """
         classes = softmax(with_constant(scores) @ self.weights).astype(np.float64)
-        return _normalized(classes * self.noise_matrix.T[labels])
+        return _normalized(classes * self.noise_matrix.T[labels]), _normalized(classes * self.careful_matrix.T[labels])
 
 
 def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: int) -> Calibration:
@@ -55,13 +72,17 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: in
     seed : int
         Of the draw of at most `EM_ROWS` rows.
     """
-    counts = anchor_labels(clarity, labels, scores.shape[1], ANCHOR_SHARE)
-    start = _normalized(counts + SMOOTHING * counts.sum(axis=1, keepdims=True) / len(counts))
+    num_classes = scores.shape[1]
+    start = _normalized(
+        shrunk_noise_matrix(anchor_labels(clarity, labels, num_classes, ANCHOR_SHARE)) + SMOOTHING / num_classes
+    )
+    careful = shrunk_noise_matrix(anchor_labels(clarity, labels, num_classes, CAREFUL_SHARE, CAREFUL_LEAST))
     if len(labels) > EM_ROWS:
         rng = np.random.default_rng([seed, _SAMPLE_STREAM])
         rows = np.sort(rng.choice(len(labels), EM_ROWS, replace=False, shuffle=False))
         scores, labels = scores[rows], labels[rows]
-    return Calibration(*expectation_maximization(with_constant(scores), labels, start))
+    weights, noise = expectation_maximization(with_constant(scores), labels, start)
+    return Calibration(weights, noise, _normalized(careful + _IMPOSSIBLE))
 
 
 def expectation_maximization(

@@ -137,14 +137,16 @@ def _weigh(
     labels = np.searchsorted(classes, given[judged])  # [n]
     clarity = Clarity.of(scores)
     calibration = calibrate(scores, labels, clarity, seed)
-    issue, suggested, probability = np.zeros(len(given)), given.copy(), np.ones(len(given))
+    issue, lead, suggested, probability = np.zeros(len(given)), np.zeros(len(given)), given.copy(), np.ones(len(given))
     for part in score_blocks(scores):
         rows, known = judged[part], labels[part]
-        posterior = calibration.posterior(scores[part], known)  # [b, K]
+        posterior, careful = calibration.posteriors(scores[part], known)  # [b, K] each
         best, each = posterior.argmax(axis=1), np.arange(len(rows))
-        issue[rows] = 1.0 - posterior[each, known]
-        suggested[rows] = classes[best]
-        probability[rows] = posterior[each, best]
+        lead[rows] = posterior[each, best] - posterior[each, known]
+        best = np.where(lead[rows] > 0, best, known)  # a tie says nothing against the given label
+        wrong = 1.0 - posterior[each, known]
+        issue[rows], suggested[rows] = wrong, classes[best]
+        probability[rows] = np.where(best == known, 1.0 - wrong, np.minimum(careful[each, best], wrong))
 
     trust = judge(clarity, labels, len(classes))
     trusted = np.zeros(num_classes, dtype=bool)
@@ -154,7 +156,7 @@ def _weigh(
     noise_matrix = np.eye(num_classes)
     noise_matrix[np.ix_(classes, classes)] = calibration.noise_matrix
     return LabelEvidence(
-        given, issue, suggested, probability, noise_matrix, noise, trusted, trust.objection(noise, classes)
+        given, issue, suggested, probability, lead, noise_matrix, noise, trusted, trust.objection(noise, classes)
     )
 
 
@@ -166,6 +168,7 @@ def _nothing(given: np.ndarray, num_classes: int, reason: str) -> LabelEvidence:
         issue_score=np.zeros(rows),
         suggested=given.copy(),
         probability=np.ones(rows),
+        lead=np.zeros(rows),
         noise_matrix=np.eye(num_classes),
         noise=0.0,
         trusted=np.zeros(num_classes, dtype=bool),

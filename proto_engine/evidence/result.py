@@ -14,7 +14,8 @@ class LabelEvidence:
     """For every row: how likely its given label is wrong, and which label is most probable.
 
     Rows of classes with fewer than 20 usable rows, and with ``on_bad_rows="keep-label"`` rows that are zero or not
-    finite, were not judged: their ``issue_score`` is 0, ``suggested`` is the given label and ``probability`` 1.
+    finite, were not judged: their ``issue_score`` and ``lead`` are 0, ``suggested`` is the given label and
+    ``probability`` 1.
 
     Attributes
     ----------
@@ -25,7 +26,11 @@ class LabelEvidence:
     suggested : numpy.ndarray of int64, [N]
         The most probable label, often the given one.
     probability : numpy.ndarray of float64, [N]
-        Of the suggested label.
+        Of the suggested label. For another label than the given one it is a careful estimate, by the label noise among
+        the clearest rows alone, and at most ``issue_score``.
+    lead : numpy.ndarray of float64, [N]
+        By how much the suggested label is more probable than the given one, both by the label noise of all rows; 0
+        where they are the same.
     noise_matrix : numpy.ndarray of float64, [C, C]
         ``T[true, given]``: how often rows of a class are given each label. Rows sum to 1; classes that were not
         judged have a one on the diagonal.
@@ -41,6 +46,7 @@ class LabelEvidence:
     issue_score: np.ndarray
     suggested: np.ndarray
     probability: np.ndarray
+    lead: np.ndarray
     noise_matrix: np.ndarray
     noise: float
     trusted: np.ndarray
@@ -52,7 +58,7 @@ class LabelEvidence:
     def confident(self) -> np.ndarray:
         """Rows whose label the default policy changes.
 
-        Another label is more probable than the given one by over 0.4, both classes are trusted, and there is no
+        Another label is more probable than the given one by a ``lead`` of over 0.4, both classes are trusted, and there is no
         ``reason`` to change none.
 
         Returns
@@ -61,10 +67,8 @@ class LabelEvidence:
         """
         if self.reason is not None:
             return np.zeros(len(self), dtype=bool)
-        lead = self.probability - (1.0 - self.issue_score)
-        return (
-            (self.suggested != self.given) & (lead > MARGIN) & self.trusted[self.suggested] & self.trusted[self.given]
-        )
+        between = self.trusted[self.suggested] & self.trusted[self.given]
+        return (self.suggested != self.given) & (self.lead > MARGIN) & between
 
     def expected_right(self, changed: np.ndarray) -> float:
         """Share of these rows whose suggested label is expected to be right.
