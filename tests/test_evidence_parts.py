@@ -162,6 +162,18 @@ def test_careful_probabilities_go_by_the_clearest_rows():
     assert careful[given].mean() > posterior[given].mean() + 0.1
 
 
+def test_careful_probabilities_doubt_a_model_of_few_rows():
+    lapses = {}
+    for n in (300, 20_000):
+        scores, labels, _ = noisy_problem(n, NOISE)
+        calibration = calibrate(scores, labels, Clarity.of(scores), seed=0)
+        sure = np.array([[9.0, -4.0, -4.0]], dtype=np.float32)
+        posterior, careful = calibration.posteriors(sure, np.array([1]))
+        assert posterior[0, 0] > 0.99
+        lapses[n] = 1.0 - careful[0, 0]
+    assert lapses[300] > 20 * lapses[20_000]
+
+
 def test_shrinkage_is_the_formula(monkeypatch):
     monkeypatch.setattr(shrinkage, "_STRENGTHS", np.array([2.0]))
     noise = shrunk_noise_matrix(np.array([[8, 2, 0], [1, 9, 0], [1, 1, 18]]))

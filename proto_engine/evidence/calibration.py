@@ -13,6 +13,10 @@ from .shrinkage import shrunk_noise_matrix
 
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
 CAREFUL_SHARE, CAREFUL_LEAST = 0.05, 50  # of the rows, and rows, that the careful noise matrix is counted on
+# Rows of a class: a model learned from so many is wrong about rows that it is sure of as often as classes overlap.
+# Measured on 2,000 to 60,000 rows, where the share of changes that are right goes down with the rows (docs/evidence.md).
+LAPSE_ROWS = 25.0
+_MOST_LAPSES = 0.5  # of the rows
 SMOOTHING = 0.01  # spread over all labels: no label is impossible
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
 EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
@@ -36,14 +40,19 @@ class Calibration:
     careful_matrix : numpy.ndarray of float64, [K, K]
         T from the clearest anchors alone. People err less on clear images, and what was chosen because T says that
         its label is often wrong should be judged by another T.
+    lapses : float
+        Share of rows whose ``p(c | x)`` says nothing, for the careful posterior: it goes by few rows.
     """
 
     weights: np.ndarray
     noise_matrix: np.ndarray
     careful_matrix: np.ndarray
+    lapses: float
 
     def posteriors(self, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``q_c ~ p(c | x) T[c, y]``, with the given label taken into account, by either T.
+        """``q_c ~ p(c | x) T[c, y]``, with the given label taken into account; and the same with more doubt.
+
+        The careful one has its own T, and ``(1 - e) p(c | x) + e / K`` with the share e of lapses.
 
         Parameters
         ----------
@@ -55,7 +64,8 @@ class Calibration:
         posterior, careful : numpy.ndarray of float64, [b, K]
         """
         classes = softmax(with_constant(scores) @ self.weights).astype(np.float64)
-        return _normalized(classes * self.noise_matrix.T[labels]), _normalized(classes * self.careful_matrix.T[labels])
+        doubted = (1.0 - self.lapses) * classes + self.lapses / classes.shape[1]
+        return _normalized(classes * self.noise_matrix.T[labels]), _normalized(doubted * self.careful_matrix.T[labels])
 
 
 def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: int) -> Calibration:
@@ -77,12 +87,15 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: in
         shrunk_noise_matrix(anchor_labels(clarity, labels, num_classes, ANCHOR_SHARE)) + SMOOTHING / num_classes
     )
     careful = shrunk_noise_matrix(anchor_labels(clarity, labels, num_classes, CAREFUL_SHARE, CAREFUL_LEAST))
-    if len(labels) > EM_ROWS:
+    num_rows = len(labels)
+    if num_rows > EM_ROWS:
         rng = np.random.default_rng([seed, _SAMPLE_STREAM])
         rows = np.sort(rng.choice(len(labels), EM_ROWS, replace=False, shuffle=False))
         scores, labels = scores[rows], labels[rows]
     weights, noise = expectation_maximization(with_constant(scores), labels, start)
-    return Calibration(weights, noise, _normalized(careful + _IMPOSSIBLE))
+    overlap = 1.0 - float(softmax(with_constant(scores) @ weights).max(axis=1).mean())
+    lapses = min(overlap * LAPSE_ROWS * num_classes / num_rows, _MOST_LAPSES)
+    return Calibration(weights, noise, _normalized(careful + _IMPOSSIBLE), lapses)
 
 
 def expectation_maximization(
