@@ -58,8 +58,8 @@ class LabelEvidence:
     def confident(self) -> np.ndarray:
         """Rows whose label the default policy changes.
 
-        Another label is more probable than the given one by a ``lead`` of over 0.4, both classes are trusted, and there is no
-        ``reason`` to change none.
+        Another label leads the given one by over 0.4, is also more probable than not by the careful ``probability``,
+        both classes are trusted, and there is no ``reason`` to change none.
 
         Returns
         -------
@@ -68,7 +68,7 @@ class LabelEvidence:
         if self.reason is not None:
             return np.zeros(len(self), dtype=bool)
         between = self.trusted[self.suggested] & self.trusted[self.given]
-        return (self.suggested != self.given) & (self.lead > MARGIN) & between
+        return (self.suggested != self.given) & (self.lead > MARGIN) & (self.probability > 0.5) & between
 
     def expected_right(self, changed: np.ndarray) -> float:
         """Share of these rows whose suggested label is expected to be right.
