@@ -77,7 +77,7 @@ def build(folder: Path, module: Path) -> None:
     """Compile every source; link a library of all kernels, and the Python module beside it."""
     listed = re.findall(r"cuda/\w+\.cu\b", (NATIVE / "CMakeLists.txt").read_text())
     kernels = [*(NATIVE / name for name in listed), STAND_IN / "faults.cpp"]
-    bindings = [NATIVE / "cuda_bindings.cpp", STAND_IN / "module.cpp"]
+    bindings = [NATIVE / "cuda_bindings.cpp", NATIVE / "cuda_memory_bindings.cpp", STAND_IN / "module.cpp"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, folder), [*bindings, *kernels]))
     library = folder / f"lib{NAME}_kernels.so"  # a name of its own: the loader takes what it has of a name

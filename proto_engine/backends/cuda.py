@@ -75,7 +75,7 @@ class NativeGpu:
         return self._native.is_pinned(array.__array_interface__["data"][0])
 
     def send(self, array: np.ndarray, to: int) -> None:
-        self._native.upload_async(to, array, self.stream)
+        self._native.upload(to, array, self.stream)
 
     def receive(self, address: int, array: np.ndarray) -> None:
         self._native.download_async(array, address, self.stream)

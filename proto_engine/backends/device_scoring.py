@@ -55,7 +55,7 @@ class StreamingGpu(Gpu, Protocol):
         Writable buffer of bytes, for ``numpy.frombuffer``; cudaHostAlloc, cudaFreeHost with the object.
     ``is_pinned(address) -> bool``
         cudaPointerGetAttributes says cudaMemoryTypeHost; an error means False, and is cleared.
-    ``upload_async(to, array, stream)``, ``download_async(array, address, stream)``
+    ``upload(to, array, stream)``, ``download_async(array, address, stream)``
         cudaMemcpyAsync from and to a C-contiguous uint8 array, which the caller keeps.
     ``prepare_folded(folded, num_classes, dim, dtype, workspace, stream)``
     ``score_top2(rows, workspace, num_classes, label, best, second, stream)``
