@@ -26,12 +26,20 @@ STYLES: dict[str, dict[str, Any]] = {
 
 def shown(rows: Sequence[Row]) -> list[Row]:
     """The rows that the picture shows, in an order of their own."""
-    return sorted((row for group in groups(rows) for row in group), key=key)
+    return sorted((row for group in _whole(rows) for row in group), key=key)
+
+
+def _whole(rows: Sequence[Row]) -> list[list[Row]]:
+    """Of each data set and bank the group with the most rows of features: parts of it have tables only."""
+    most: dict[tuple[str, str], list[Row]] = {}
+    for group in groups(rows):
+        most.setdefault((group[0]["data"], group[0]["bank"]), group)  # the largest comes first
+    return list(most.values())
 
 
 def plot_quality(rows: Sequence[Row], path: Path) -> None:
     """A panel for each data set: the labels as given, and after each method's default changes."""
-    found = groups(rows)
+    found = _whole(rows)
     figure, panels = figure_of(len(found))
     figure.set_size_inches(max(9.5, 5.6 * len(found)), 5.4)  # the legend has three columns
     for axes, group in zip(panels, found, strict=True):

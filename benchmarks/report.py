@@ -83,9 +83,12 @@ SECTIONS = (
     Section("README.md", "bench_density", ("bench_density",), density_summary),
     Section("README.md", "bench_score", ("bench_score",), score_summary),
     Section("README.md", "gpu", BENCHES, gpu_summary),
-    Section("README.md", "fashion_mnist", ("fashion_mnist", "paper_tables"), training_summary),
+    Section("README.md", "training", ("paper_tables",), training_summary),
     Section("benchmarks/README.md", "gpu_status", BENCHES, gpu_status),
-    *(Section("benchmarks/README.md", name, (name,), all_rows) for name in (*BENCHES, "bench_correction")),
+    *(
+        Section("benchmarks/README.md", name, (name,), all_rows)
+        for name in (*BENCHES, "bench_correction", "bench_input")
+    ),
     *(Section("docs/results.md", f"paper_{name}", ("paper_tables",), partial(paper_table, name)) for name in TABLES),
     Section("docs/quality.md", "quality", ("bench_quality",), quality_tables),
     Section("docs/quality.md", "quality_cost", ("bench_quality",), quality_cost),

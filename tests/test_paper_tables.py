@@ -331,17 +331,22 @@ def test_report_writes_results_with_curves(tmp_path):
     assert len(report.update(tmp_path, tmp_path / "results", check=True)) == 2  # the methods and one picture
 
 
-def test_readme_table_takes_the_newer_rows_once_they_are_whole():
-    older = [
-        {key: row[key] for key in row if key != "settings"} | {"test_accuracy": 0.111}
-        for row in (made(method, seed=seed, images=None) for method in ("ce", "smp") for seed in (0, 1))
-    ]
+def test_readme_table_shows_whole_runs_on_all_images():
     fashion = {"data": "fashion-mnist", "images": None}
-    newer = [made(m, seed=s, test_accuracy=0.222, **fashion) for m in ("ce", "smp") for s in (0, 1)]
+    rows = [made(m, seed=s, test_accuracy=0.2 + s / 10, **fashion) for m in ("ce", "smp") for s in (0, 1)]
     assert training_tables.training_summary([]) == ""
-    assert training_tables.training_summary([*older, *newer[:3]]).count("0.111") == 2
-    whole = training_tables.training_summary([*older, *newer])
-    assert whole.count("0.222") == 2 and "0.111" not in whole and "paper_tables.py methods" in whole
-    assert training_tables.training_summary(newer) == whole.replace("`python x` and ", "")
-    parts = [made(m, test_accuracy=0.333, data="fashion-mnist", images=500) for m in ("ce", "smp")]
-    assert "0.333" not in training_tables.training_summary([*newer, *parts])
+    table = training_tables.training_summary(rows)
+    assert table.count("| 0.250 ± 0.071 |") == 2 and "density contrast" not in table
+    assert "paper_tables.py methods --data fashion-mnist" in table and "--methods ce smp`." in table
+    others = [
+        made("smp", seed=2, test_accuracy=0.9, data="fashion-mnist", images=500),
+        made("smp", seed=2, test_accuracy=0.9, more={"epochs": 3}, **fashion),
+        made("smp", seed=2, test_accuracy=0.9, supervision=VERIFIED, **fashion),
+        made("smp", seed=2, test_accuracy=0.9, noise="symmetric:0.2", **fashion),
+        made("smp", seed=2, test_accuracy=0.9, outcome="diverged", **fashion),
+    ]
+    assert training_tables.training_summary([*rows, *others]) == table
+    contrast = made("smp", test_accuracy=0.7, more={"selector": "density-contrast"}, **fashion)
+    table = training_tables.training_summary([*rows, contrast])
+    assert "| self-correction, density contrast | 0.700 |" in table
+    assert "paper_tables.py selectors --data fashion-mnist" in table and '--methods "density contrast"`.' in table

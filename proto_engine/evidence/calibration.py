@@ -14,7 +14,7 @@ from .shrinkage import shrunk_noise_matrix
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
 CAREFUL_SHARE, CAREFUL_LEAST = 0.05, 50  # of the rows, and rows, that the careful noise matrix is counted on
 # Rows of a class: a model learned from so many is wrong about rows that it is sure of as often as classes overlap.
-# Measured on 2,000 to 60,000 rows, where the share of changes that are right goes down with the rows (docs/evidence.md).
+# Measured on 2,000 to 60,000 rows: the fewer there are, the fewer changes are right (docs/evidence.md).
 LAPSE_ROWS = 25.0
 _MOST_LAPSES = 0.5  # of the rows
 SMOOTHING = 0.01  # spread over all labels: no label is impossible
