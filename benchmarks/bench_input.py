@@ -1,4 +1,4 @@
-"""Images a second from JPEG files to batches of float32, with 0, 1 and 2 processes that load.
+"""From JPEG files to batches of float32, with 0, 1 and 2 processes that load: time for all images.
 
     python benchmarks/bench_input.py            # 1,200 photographs of 500 x 400 and 600 of 1000 x 800 pixels
     python benchmarks/bench_input.py --quick    # seconds; prints, keeps nothing

@@ -56,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _runs(args: argparse.Namespace) -> list[Run]:
     """Seed by seed, so that an interrupted series has whole tables of fewer seeds."""
-    variants = [
-        variant
-        for variant in TABLES[args.table].variants
-        if variant.supervision in args.supervision
-        and (args.methods is None or {variant.method, variant.line} & set(args.methods))
-    ]
+    variants = [variant for variant in TABLES[args.table].variants if variant.supervision in args.supervision]
+    if args.methods is not None:
+        known = {name for variant in variants for name in (variant.method, variant.line)}
+        if unknown := [name for name in args.methods if name not in known]:
+            raise ConfigError(f"methods: wanted names of {', '.join(sorted(known))}, got {', '.join(unknown)}")
+        variants = [variant for variant in variants if {variant.method, variant.line} & set(args.methods)]
     if not variants:
         raise ConfigError(f"methods and supervision leave no line of the table {args.table}")
     return [

@@ -30,11 +30,12 @@ def shown(rows: Sequence[Row]) -> list[Row]:
 
 
 def _whole(rows: Sequence[Row]) -> list[list[Row]]:
-    """Of each data set and bank the group with the most rows of features: parts of it have tables only."""
-    most: dict[tuple[str, str], list[Row]] = {}
-    for group in groups(rows):
-        most.setdefault((group[0]["data"], group[0]["bank"]), group)  # the largest comes first
-    return list(most.values())
+    """The groups with the most rows of features of their data set: parts of it have tables only."""
+    found = groups(rows)
+    most: dict[str, int] = {}
+    for group in found:
+        most[group[0]["data"]] = max(most.get(group[0]["data"], 0), group[0]["num_samples"])
+    return [group for group in found if group[0]["num_samples"] == most[group[0]["data"]]]
 
 
 def plot_quality(rows: Sequence[Row], path: Path) -> None:

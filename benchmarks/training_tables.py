@@ -43,8 +43,10 @@ def training_summary(rows: Sequence[Row]) -> str:
         "| noise | method | test accuracy, last epoch | best epoch | labels given | first phase | last phase |",
         "|---|---|---|---|---|---|---|",
     ]
+    num_seeds = len({row["seed"] for row in used})
     for noise, line, found in shown:
-        cells = [NOISES[noise], line, *(_mean(found, f"test_accuracy{part}") for part in ("", "_best"))]
+        name = line if len(found) == num_seeds else f"{line} ({len(found)} of {num_seeds} seeds)"
+        cells = [NOISES[noise], name, *(_mean(found, f"test_accuracy{part}") for part in ("", "_best"))]
         cells += [_mean(found, f"label_accuracy_{part}") for part in ("given", "first", "last")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Regenerate with {' and '.join(_commands(shown))}."])

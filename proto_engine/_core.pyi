@@ -84,4 +84,7 @@ def score_top2(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]: ...
 
 cuda: Any
-"""Launches on a GPU, memory and streams (csrc/cuda_bindings.cpp); there only when `cuda_architectures` is not None."""
+"""Launches on a GPU (csrc/cuda_bindings.cpp), memory and streams (csrc/cuda_memory_bindings.cpp).
+
+There only when `cuda_architectures` is not None.
+"""

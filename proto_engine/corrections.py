@@ -65,9 +65,11 @@ class Corrections:
     given : array of int64, [N]
         The labels that went in.
     score : array of float, [N]
-        Score of the best class: mean cosine to its prototypes.
+        Score of the best class: mean cosine to its prototypes. On evidence alone: ``probability``.
     margin : array of float, [N]
-        Best score minus the second best; infinite with a single class.
+        Best score minus the second best; infinite with a single class. On evidence alone: how far the most probable
+        label leads the given one, ``lead`` of `label_evidence`, which goes by another noise matrix than
+        ``probability`` does.
     changed : array of bool, [N]
         Where ``labels`` differs from ``given``: the decision.
     issue_score : array of float64, [N], or None
@@ -76,7 +78,7 @@ class Corrections:
     likely : array of int64, [N], or None
         The most probable label, whether or not it was decided to change to it.
     probability : array of float64, [N], or None
-        Its probability.
+        Its probability; of another label than the given one a careful estimate, see `LabelEvidence`.
     note : str or None
         Why no label was allowed to change, where something stood against it.
     """

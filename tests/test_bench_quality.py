@@ -347,6 +347,13 @@ def test_cost_shows_the_middle_and_the_ends():
     assert cells == ["evidence (ours)", "2 (1 to 9)", "3 (3 to 3)", "9 MB", "5 MB", "3"]
 
 
+def test_picture_leaves_out_parts_of_a_data_set():
+    quality_plots = pytest.importorskip("quality_plots")
+    whole = [made(bank="filters"), made(bank="network"), made(threads=1), made(data="other", num_samples=500)]
+    parts = [made(num_samples=900), made(num_samples=900, bank="network")]
+    assert sorted(map(str, quality_plots.shown([*parts, *whole]))) == sorted(map(str, whole))
+
+
 def test_report_puts_tables_and_picture_where_they_belong(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "docs").mkdir()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 import proto_engine as pe
-from proto_engine.evidence import label_evidence
+from proto_engine.evidence import LabelEvidence, label_evidence
 
 NUM_CLASSES = 5
 
@@ -197,6 +198,24 @@ def test_evidence_refuses_bad_arguments(options, error, message):
     x, truth = clusters(n=300)
     with pytest.raises(error, match=message):
         label_evidence(x, truth, **options)
+
+
+def test_confident_wants_lead_probability_trust_and_no_objection():
+    suggested = np.array([1, 1, 1, 2, 1, 0])
+    evidence = LabelEvidence(
+        given=np.array([0, 0, 0, 0, 2, 0]),
+        issue_score=np.full(6, 0.9),
+        suggested=suggested,
+        probability=np.array([0.51, 0.51, 0.49, 0.9, 0.9, 0.9]),
+        lead=np.array([0.41, 0.39, 0.41, 0.9, 0.9, 0.9]),
+        noise_matrix=np.eye(3),
+        noise=0.3,
+        trusted=np.array([True, True, False]),
+        reason=None,
+    )
+    # as it should be; lead too small; improbable; to and from a class that is not trusted; nothing to change
+    np.testing.assert_array_equal(evidence.confident(), [True, False, False, False, False, False])
+    assert not replace(evidence, reason="because").confident().any()
 
 
 def test_evidence_expected_right_wants_a_mask():

@@ -177,9 +177,9 @@ def test_careful_probabilities_doubt_a_model_of_few_rows():
 def test_shrinkage_is_the_formula(monkeypatch):
     monkeypatch.setattr(shrinkage, "_STRENGTHS", np.array([2.0]))
     noise = shrunk_noise_matrix(np.array([[8, 2, 0], [1, 9, 0], [1, 1, 18]]))
-    # r = 5 of 40, a = b = 2
+    # r = 5 of 40, b = 2, a = 2 / 2
     rates = np.array([(2 + 0.25) / 12, (1 + 0.25) / 12, (2 + 0.25) / 22])
-    shares = [[(2 + 2) / 6, (0 + 2) / 6], [(1 + 2) / 5, (0 + 2) / 5], [(1 + 2) / 6, (1 + 2) / 6]]
+    shares = [[(2 + 1) / 4, (0 + 1) / 4], [(1 + 1) / 3, (0 + 1) / 3], [(1 + 1) / 4, (1 + 1) / 4]]
     expected = [
         [1 - rates[0], rates[0] * shares[0][0], rates[0] * shares[0][1]],
         [rates[1] * shares[1][0], 1 - rates[1], rates[1] * shares[1][1]],
@@ -202,12 +202,20 @@ def test_shrinkage_pulls_alike_classes_together_and_leaves_pairs_apart(few):
         assert np.abs(noise - true).sum() < closer * np.abs(counts / few - true).sum()
 
 
-@pytest.mark.parametrize("counts", [20 * np.eye(4), np.roll(20 * np.eye(4), 1, axis=1), np.array([[5, 1], [0, 1]])])
+@pytest.mark.parametrize("num_classes", [100, 1000])
+def test_shrinkage_leaves_pairs_of_many_classes_apart(num_classes):
+    rng = np.random.default_rng(0)
+    counts = np.stack([rng.multinomial(20, row) for row in pairs(num_classes, 0.2)])
+    partner = np.roll(shrunk_noise_matrix(counts), -1, axis=1).diagonal()
+    assert partner.mean() == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("counts", [20 * np.eye(5), np.roll(20 * np.eye(5), 1, axis=1), np.array([[5, 1], [0, 1]])])
 def test_shrinkage_of_clean_swapped_and_two_classes_is_a_noise_matrix(counts):
     noise = shrunk_noise_matrix(counts)
     assert (noise >= 0).all()
     np.testing.assert_allclose(noise.sum(axis=1), 1.0)
-    if len(counts) == 4:
+    if len(counts) == 5:
         np.testing.assert_allclose(np.diag(noise), np.diag(counts) / 20)
 
 

@@ -189,8 +189,10 @@ def test_bad_settings_end_before_the_first_run(tmp_path, trained, capsys):
     out = tmp_path / "rows.jsonl"
     assert series(out, noise=["symmetric:1.4"]) == 2
     assert "noise rate must lie in 0..1" in capsys.readouterr().err
-    assert series(out, more=["--methods", "nothing"]) == 2
-    assert "leave no line of the table methods" in capsys.readouterr().err
+    assert series(out, more=["--methods", "ce", "nothing"]) == 2
+    assert "got nothing" in capsys.readouterr().err
+    assert series(out, table="samples", more=["--supervision", "clean"]) == 2
+    assert "leave no line of the table samples" in capsys.readouterr().err
     assert series(out, more=["--images", "100000", "--methods", "ce"]) == 2
     assert "images must lie in 1..1347" in capsys.readouterr().err
     assert trained == [] and not out.exists()
@@ -348,5 +350,5 @@ def test_readme_table_shows_whole_runs_on_all_images():
     assert training_tables.training_summary([*rows, *others]) == table
     contrast = made("smp", test_accuracy=0.7, more={"selector": "density-contrast"}, **fashion)
     table = training_tables.training_summary([*rows, contrast])
-    assert "| self-correction, density contrast | 0.700 |" in table
+    assert "| self-correction, density contrast (1 of 2 seeds) | 0.700 |" in table
     assert "paper_tables.py selectors --data fashion-mnist" in table and '--methods "density contrast"`.' in table

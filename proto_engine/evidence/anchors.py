@@ -58,7 +58,7 @@ def anchor_labels(
     share : float
         Of the rows that a class wins.
     least : int
-        Anchors of a class that wins as many rows.
+        At least so many anchors, where the class wins that many rows.
 
     Returns
     -------

@@ -12,11 +12,11 @@ from .anchors import Clarity, anchor_labels
 from .shrinkage import shrunk_noise_matrix
 
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
-CAREFUL_SHARE, CAREFUL_LEAST = 0.05, 50  # of the rows, and rows, that the careful noise matrix is counted on
-# Rows of a class: a model learned from so many is wrong about rows that it is sure of as often as classes overlap.
-# Measured on 2,000 to 60,000 rows: the fewer there are, the fewer changes are right (docs/evidence.md).
+CAREFUL_SHARE, CAREFUL_LEAST = 0.05, 50  # of the rows, and rows a class, that the careful matrix is counted on
+# With so many rows a class the share of lapses is the mean overlap of classes; it falls as 1 / rows. Chosen on 2,000 to
+# 60,000 rows, where otherwise ever more changes were expected to be right than were, the fewer rows there were.
 LAPSE_ROWS = 25.0
-_MOST_LAPSES = 0.5  # of the rows
+_MOST_LAPSES = 0.5  # however few the rows
 SMOOTHING = 0.01  # spread over all labels: no label is impossible
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
 EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
@@ -38,10 +38,11 @@ class Calibration:
     weights : numpy.ndarray of float32, [K + 1, K]
     noise_matrix : numpy.ndarray of float64, [K, K]
     careful_matrix : numpy.ndarray of float64, [K, K]
-        T from the clearest anchors alone. People err less on clear images, and what was chosen because T says that
-        its label is often wrong should be judged by another T.
+        T counted anew, on the clearest twentieth and at least 50 rows of each class: what was changed because T says
+        that labels are often wrong there is judged by another T. In large classes these rows are clearer, too, and
+        people err less on clear images.
     lapses : float
-        Share of rows whose ``p(c | x)`` says nothing, for the careful posterior: it goes by few rows.
+        Share of rows whose ``p(c | x)`` is taken to say nothing, for the careful posterior; the larger, the fewer rows.
     """
 
     weights: np.ndarray

@@ -1,20 +1,20 @@
-"""A noise matrix from few anchors: what their labels say, as far as chance alone would not say as much."""
+"""A noise matrix from few anchors, whose labels count as far as they cannot be put down to chance."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.special import betaln, gammaln
 
-_STRENGTHS = np.logspace(-2, 4, 61)  # of a prior, in rows; the likelihood is flat between neighbors
+_STRENGTHS = np.logspace(-2, 6, 81)  # of a prior, in rows; the likelihood is flat between neighbors
 
 
 def shrunk_noise_matrix(counts: np.ndarray) -> np.ndarray:
     """Estimate ``T[c, y] = p(given y | true c)`` from labels counted on anchors.
 
-    Two things are learned from all classes together and then weighed against each class's own counts: how often its
-    labels are wrong, and where the wrong ones go. Alike classes are pulled together (symmetric noise), unlike ones
-    stay apart (pairs), and how strongly is chosen by maximum likelihood. Without this a class with 50 anchors, one of
-    which bears label y by chance, would have ``T[c, y] = .02`` and lose right labels to it.
+    Each class's own counts are pulled in two ways: its rate of wrong labels towards the rate over all classes, and
+    where the wrong ones go towards an even spread over the other labels. How strongly is learned from all classes
+    together, by maximum likelihood: symmetric noise is leveled, pairs stay as they are. Without this a class with 50
+    anchors, one of which bears label y by chance, would have ``T[c, y] = .02`` and lose right labels to it.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def shrunk_noise_matrix(counts: np.ndarray) -> np.ndarray:
     With ``n_c`` anchors of class c, ``m_c`` of them with another label, and ``m_cy`` with label y:
 
         m_c    ~ Beta-binomial of n_c trials with mean r and strength b,
-        m_c.   ~ Dirichlet-multinomial of m_c trials with strength a for each of the K - 1 other labels,
+        m_c.   ~ Dirichlet-multinomial of m_c trials with strength a for each of the K - 1 other labels, even,
         T[c, y] = (m_c + b r) / (n_c + b) * (m_cy + a) / (m_c + (K - 1) a),
 
     r is the share of wrong labels over all anchors; a and b maximize the likelihood (empirical Bayes).
@@ -47,19 +47,20 @@ def shrunk_noise_matrix(counts: np.ndarray) -> np.ndarray:
     strength = _pull_of_labels(wrong, total)
     noise = np.zeros((num_classes, num_classes))
     shares = (wrong + strength) / (total[:, None] + (num_classes - 1) * strength)
-    noise[elsewhere] = (_rates(total, number)[:, None] * shares).ravel()
-    noise[~elsewhere] = 1.0 - noise.sum(axis=1)
+    rates = _rates(total, number)
+    noise[elsewhere] = (rates[:, None] * shares).ravel()
+    np.fill_diagonal(noise, 1.0 - rates)
     return noise
 
 
 def _pull_of_labels(wrong: np.ndarray, total: np.ndarray) -> float:
     """The strength ``a`` that makes the wrong labels most likely."""
     values, times = np.unique(wrong, return_counts=True)  # few different counts, however many classes
-    a = _STRENGTHS[:, None]
-    whole = a * wrong.shape[1]
+    whole = _STRENGTHS[:, None]  # of all other labels together
+    a = whole / wrong.shape[1]
     likelihood = (gammaln(whole) - gammaln(whole + total)).sum(axis=1)
     likelihood += ((gammaln(a + values) - gammaln(a)) * times).sum(axis=1)
-    return float(_STRENGTHS[likelihood.argmax()])
+    return float(a[likelihood.argmax(), 0])
 
 
 def _rates(total: np.ndarray, number: np.ndarray) -> np.ndarray:
