@@ -15,6 +15,7 @@ from rows import OK
 NOISES = {"symmetric": "symmetric", "pairflip": "pair-flip", "instance": "instance-dependent"}
 BANK_NAMES = {"filters": "fixed filters", "network": "features of a network trained on the given labels"}
 PICTURE = "![Right labels before and after](images/quality.png)"
+_ORDER = {option: n for n, option in enumerate(("--name", "--data", "--features", "--root", "--labels"))}
 APART = 0.05  # expected and really right changes are told when they are further apart
 
 
@@ -241,14 +242,16 @@ def _title(row: Row) -> str:
 
 
 def _plain(command: str) -> str:
-    """Without what has no bearing on the numbers, so that parts of one series read as one command."""
-    words, kept, skip = shlex.split(command), [], False
-    for word in words:
-        if word.startswith("--"):
-            skip = word in ("--out", "--cache", "--again", "--methods", "--seeds")
-        if not skip:
-            kept.append(word)
-    return shlex.join(kept)
+    """Without what has no bearing on the numbers, and in one order, so that parts of one series read as one command."""
+    parts: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        parts += [[]] if word.startswith("--") else []
+        parts[-1].append(word)
+    program, *options = parts
+    without = ("--out", "--cache", "--again", "--methods", "--seeds")
+    kept = [option for option in options if option[0] not in without]
+    kept.sort(key=lambda option: (_ORDER.get(option[0], len(_ORDER)), option[0]))
+    return shlex.join(word for part in (program, *kept) for word in part)
 
 
 def _seconds(rows: Sequence[Row], name: str) -> str:
