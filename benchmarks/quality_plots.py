@@ -57,7 +57,8 @@ def plot_quality(rows: Sequence[Row], path: Path) -> None:
             axes.plot(*zip(*points, strict=True) if points else ((), ()), linestyle="none", **_labeled(method, style))
         names = [setting_name(setting[0]) for setting in settings]
         axes.set_xticks(list(ticks), names, rotation=40, ha="right", fontsize=8)
-        axes.set(title=f"{group[0]['data']} ({group[0]['bank']})", ylabel="share of right labels")
+        title = f"{group[0]['data']} ({group[0]['bank']}), {group[0]['num_samples']:,} rows"
+        axes.set(title=title, ylabel="share of right labels")
         axes.grid(True, axis="y", color="#DDDDDD", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
