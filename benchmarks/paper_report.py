@@ -11,7 +11,7 @@ from paper_numbers import PAPER
 from paper_runs import deciding, row_key
 from paper_variants import TABLES, VARIED, Row, Table, Variant
 from proto_trainer.config import RECIPES
-from rows import OK
+from rows import OK, newest_runs
 
 NAMES = {
     "ce": "cross-entropy",
@@ -57,8 +57,7 @@ def table_of(name: str, rows: Sequence[Row], picture: Callable[[Sequence[Row]], 
 def settings_groups(name: str, rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of a table, the newest of each run, parted by everything that its lines do not vary."""
     groups: dict[tuple[str, ...], list[Row]] = {}
-    newest = {row_key(row): row for row in sorted(rows, key=lambda row: row["date"])}
-    for row in newest.values():
+    for row in newest_runs(rows, row_key):
         if any(variant.has(row) for variant in TABLES[name].variants):
             settings = deciding(row["settings"])
             groups.setdefault(tuple(f"{k}={settings[k]}" for k in sorted(settings) if k not in _WITHIN), []).append(row)
@@ -150,8 +149,8 @@ def _caption(group: Sequence[Row]) -> str:
     first, settings = group[0], group[0]["settings"]
     return (
         f"**{first['data']}**: {first['num_images']:,} training images, {settings['model']}, {settings['epochs']} "
-        f"epochs, correction from epoch {_listed({row['settings']['start_epoch'] for row in group})} on (counted "
-        f"from 0). Mean ± standard deviation over seeds {_listed({row['seed'] for row in group})}; the best mean of a "
+        f"epochs, correction from epoch {listed({row['settings']['start_epoch'] for row in group})} on (counted "
+        f"from 0). Mean ± standard deviation over seeds {listed({row['seed'] for row in group})}; the best mean of a "
         "column is bold."
     )
 
@@ -160,14 +159,14 @@ def _notes(name: str, group: Sequence[Row]) -> list[str]:
     """Which labels are verified, on what the rows were measured, and how to get them again."""
     notes = []
     if told := {row["verified"].rsplit(",", 1)[0] for row in group if row.get("verified")}:
-        notes.append(f'"+ verified": for some images it is known whether the given label is right ({_listed(told)}).')
+        notes.append(f'"+ verified": for some images it is known whether the given label is right ({listed(told)}).')
     if longer := {row["clean_epochs"] for row in group if row.get("clean_epochs")}:
-        notes.append(f'"+ clean": their right label is known, too; epochs of fine-tuning on it: {_listed(longer)}.')
-    device, threads = (_listed({row[what] for row in group}) for what in ("device", "threads"))
-    days = _listed({row["date"][:10] for row in group})
+        notes.append(f'"+ clean": their right label is known, too; epochs of fine-tuning on it: {listed(longer)}.')
+    device, threads = (listed({row[what] for row in group}) for what in ("device", "threads"))
+    days = listed({row["date"][:10] for row in group})
     commits = {row["commit"] for row in group} - {None}  # a source archive has none
     notes.append(
-        f"{device}; threads a run: {threads}; {days}{f'; commit {_listed(commits)}' if commits else ''}. "
+        f"{device}; threads a run: {threads}; {days}{f'; commit {listed(commits)}' if commits else ''}. "
         f"Regenerate with `{command_of(name, group)}`."
     )
     return [" ".join(notes)]
@@ -188,5 +187,6 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _listed(values: set[Any]) -> str:
+def listed(values: set[Any]) -> str:
+    """In order, with commas."""
     return ", ".join(map(str, sorted(values)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any
 
 from quality_methods import METHODS, OURS
 from quality_runs import Row, key
-from rows import OK
+from rows import OK, newest_runs
 
 NOISES = {"symmetric": "symmetric", "pairflip": "pair-flip", "instance": "instance-dependent"}
 BANK_NAMES = {"filters": "fixed filters", "network": "features of a network trained on the given labels"}
 PICTURE = "![Right labels before and after](images/quality.png)"
-_ORDER = {option: n for n, option in enumerate(("--name", "--data", "--features", "--root", "--labels"))}
+_ORDER = {option: n for n, option in enumerate(("name", "data", "features", "root", "labels"))}
 APART = 0.05  # expected and really right changes are told when they are further apart
 
 
@@ -87,9 +86,8 @@ def quality_cost(rows: Sequence[Row]) -> str:
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
     """The newest row of every run, parted by data, bank, size and threads; a failure counts until it is made good."""
-    newest = {key(row): row for row in sorted(rows, key=lambda row: row["date"])}
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in newest.values():
+    for row in newest_runs(rows, key):
         about = (row["data"], row["bank"], -row["num_samples"], row["dim"], row["dtype"], row["threads"])
         found.setdefault(about, []).append(row)
     return [found[about] for about in sorted(found)]
@@ -243,15 +241,11 @@ def _title(row: Row) -> str:
 
 def _plain(command: str) -> str:
     """Without what has no bearing on the numbers, and in one order, so that parts of one series read as one command."""
-    parts: list[list[str]] = [[]]
-    for word in shlex.split(command):
-        parts += [[]] if word.startswith("--") else []
-        parts[-1].append(word)
-    program, *options = parts
-    without = ("--out", "--cache", "--again", "--methods", "--seeds")
-    kept = [option for option in options if option[0] not in without]
-    kept.sort(key=lambda option: (_ORDER.get(option[0], len(_ORDER)), option[0]))
-    return shlex.join(word for part in (program, *kept) for word in part)
+    program, *options = command.split(" --")
+    without = ("out", "cache", "again", "methods", "seeds")
+    kept = [option for option in options if option.split()[0] not in without]
+    kept.sort(key=lambda option: (_ORDER.get(option.split()[0], len(_ORDER)), option))
+    return " --".join([program, *kept])
 
 
 def _seconds(rows: Sequence[Row], name: str) -> str:

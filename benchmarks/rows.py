@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +82,8 @@ def describe(row: dict[str, Any]) -> str:
     rates = [(row["gflop_per_s"], 1e3, "TFLOP/s"), (row["gb_per_s"], 1, "GB/s")] if on_gpu(row) else []
     rate = "".join(f"  {value / unit:.4g} {name}" for value, unit, name in rates if value is not None)
     return what + f"{row['median_s']:.4g} s ({row['p10_s']:.4g} to {row['p90_s']:.4g}){rate}{memory}"
+
+
+def newest_runs(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    """The row with the latest date of every run; rows of equal key are of the same run."""
+    return list({key(row): row for row in sorted(rows, key=lambda row: row["date"])}.values())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paper_report import command_of, mean_and_spread
+from paper_report import command_of, listed, mean_and_spread
 from paper_runs import row_key
 from paper_variants import TABLES, Variant
 from proto_trainer.config import RECIPES
-from rows import OK
+from rows import OK, newest_runs
 
 Row = dict[str, Any]
 DATA = "fashion-mnist"
@@ -24,8 +24,7 @@ LINES = {
 
 def training_summary(rows: Sequence[Row]) -> str:
     """One line for each noise and each way to train: mean and spread over the seeds, whoever wins."""
-    newest = {row_key(row): row for row in sorted(rows, key=lambda row: row["date"])}
-    whole = [row for row in newest.values() if _is_whole(row)]
+    whole = [row for row in newest_runs(rows, row_key) if _is_whole(row)]
     shown = [
         (noise, line, found)
         for noise in NOISES
@@ -35,17 +34,17 @@ def training_summary(rows: Sequence[Row]) -> str:
     if not shown:
         return ""
     used = [row for _, _, found in shown for row in found]
+    seeds, epochs, starts = ({row[name] for row in used} for name in ("seed", "epochs", "start_epoch"))
     lines = [
-        f"Mean ± standard deviation over seeds {_listed(used, 'seed')}; {_listed(used, 'epochs')} epochs, correction "
-        f'from epoch {_listed(used, "start_epoch")} on (counted from 0). "Labels": share of the training labels that '
-        "are right, as given and as corrected in the first and the last phase.",
+        f"Mean ± standard deviation over seeds {listed(seeds)}; {listed(epochs)} epochs, correction from epoch "
+        f'{listed(starts)} on (counted from 0). "Labels": share of the training labels that are right, as given '
+        "and as corrected in the first and the last phase.",
         "",
         "| noise | method | test accuracy, last epoch | best epoch | labels given | first phase | last phase |",
         "|---|---|---|---|---|---|---|",
     ]
-    num_seeds = len({row["seed"] for row in used})
     for noise, line, found in shown:
-        name = line if len(found) == num_seeds else f"{line} ({len(found)} of {num_seeds} seeds)"
+        name = line if len(found) == len(seeds) else f"{line} ({len(found)} of {len(seeds)} seeds)"
         cells = [NOISES[noise], name, *(_mean(found, f"test_accuracy{part}") for part in ("", "_best"))]
         cells += [_mean(found, f"label_accuracy_{part}") for part in ("given", "first", "last")]
         lines.append("| " + " | ".join(cells) + " |")
@@ -78,7 +77,3 @@ def _is_whole(row: Row) -> bool:
 def _mean(found: Sequence[Row], name: str) -> str:
     values = [row[name] for row in found if row[name] is not None]
     return mean_and_spread(values) if values else ""
-
-
-def _listed(rows: Sequence[Row], name: str) -> str:
-    return ", ".join(map(str, sorted({row[name] for row in rows})))

@@ -93,8 +93,9 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, clarity: Clarity, seed: in
         rng = np.random.default_rng([seed, _SAMPLE_STREAM])
         rows = np.sort(rng.choice(len(labels), EM_ROWS, replace=False, shuffle=False))
         scores, labels = scores[rows], labels[rows]
-    weights, noise = expectation_maximization(with_constant(scores), labels, start)
-    overlap = 1.0 - float(softmax(with_constant(scores) @ weights).max(axis=1).mean())
+    inputs = with_constant(scores)
+    weights, noise = expectation_maximization(inputs, labels, start)
+    overlap = 1.0 - float(softmax(inputs @ weights).max(axis=1).mean())
     lapses = min(overlap * LAPSE_ROWS * num_classes / num_rows, _MOST_LAPSES)
     return Calibration(weights, noise, _normalized(careful + _IMPOSSIBLE), lapses)
 
