@@ -45,6 +45,13 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
+def expect(found: Any) -> Any:
+    """Playwright's waiting assertions; its `wait_for_function` needs `eval`, which the page forbids itself."""
+    from playwright.sync_api import expect as waiting
+
+    return waiting(found)
+
+
 def shown(page: Any, column: str) -> list[str]:
     """Texts of a column of the list, from top to bottom."""
     keys = page.eval_on_selector_all("#grid-head > *", "cells => cells.map(cell => cell.dataset.key || '')")
@@ -88,7 +95,7 @@ def test_report_sorts_filters_and_searches(browser: Any, small: Path) -> None:
         page.fill("#filter-low", "0.92")
         assert rows_of(page) == [7]
         page.click("#filters button[type=reset]")
-        page.wait_for_function("document.getElementById('matching').textContent.startsWith('8 of')")
+        expect(page.locator("#matching")).to_have_text("8 of 8 rows")
         page.fill("#filter-text", "IM3")
         assert rows_of(page) == [3]
         page.fill("#filter-text", "5")  # a row number
@@ -152,7 +159,7 @@ def test_report_decisions_by_key_and_click_reach_the_labels(
         assert page.inner_text("#progress").startswith("2 accepted")
         page.select_option("#filter-decision", "accept")
         assert rows_of(page) == [7, 5]
-        page.wait_for_function("document.getElementById('after-changed').textContent === '3'")
+        expect(page.locator("#after-changed")).to_have_text("3")
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "decisions.csv")
@@ -224,7 +231,7 @@ def test_report_without_storage_still_works(browser: Any, small: Path) -> None:
         page.reload()
         page.keyboard.press("a")
         assert page.inner_text("#progress").startswith("1 accepted")
-        page.wait_for_function("document.getElementById('kept').textContent.includes('keeps no data')")
+        expect(page.locator("#kept")).to_contain_text("keeps no data")
 
 
 def test_report_of_50000_rows_stays_fluid(browser: Any, tmp_path: Path) -> None:
@@ -252,8 +259,8 @@ def test_report_of_50000_rows_stays_fluid(browser: Any, tmp_path: Path) -> None:
             assert min(taken[::2]) < 100, name  # the machine may be busy with other work
             assert min(taken[1::2]) < 100, name
         page.evaluate("document.getElementById('grid-view').scrollTop = 25000 * 30")
-        page.wait_for_function("document.querySelector(`.row[data-place='25000']:not([hidden])`)")
+        expect(page.locator(".row[data-place='25000']:not([hidden])")).to_have_count(1)
         page.focus("#grid")
         page.keyboard.press("End")
-        page.wait_for_function("document.querySelector(`.row[data-place='49999'][aria-selected=true]`)")
+        expect(page.locator(".row[data-place='49999'][aria-selected=true]")).to_have_count(1)
         assert page.locator(".row").count() < 100
