@@ -7,13 +7,14 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from proto_engine.bank import FeatureBank
-from proto_engine.evidence import shrinkage
+from proto_engine.evidence import calibration, shrinkage
 from proto_engine.evidence.anchors import Clarity, anchor_labels
 from proto_engine.evidence.calibration import calibrate, expectation_maximization, with_constant
 from proto_engine.evidence.landmarks import GAMMA, LANDMARKS, LandmarkKernel, draw_landmarks
 from proto_engine.evidence.ridge import FOLDS, RIDGE, FoldedSums, fold_numbers
+from proto_engine.evidence.second_opinion import LAPSE_ROWS, SecondOpinion
 from proto_engine.evidence.shrinkage import shrunk_noise_matrix
-from proto_engine.evidence.trust import judge
+from proto_engine.evidence.trust import Trust, judge
 from proto_engine.evidence.whitening import FLOOR, POWER, fit_half_whitening
 from proto_engine.moments import bank_moments
 
@@ -141,12 +142,12 @@ def test_calibration_steps_with_boehnings_bound_never_lower_the_likelihood():
 
 def test_calibration_recovers_noise_matrix_and_posteriors():
     scores, labels, posterior = noisy_problem(20_000, NOISE)
-    calibration = calibrate(scores, labels, Clarity.of(scores), seed=0)
-    np.testing.assert_allclose(calibration.noise_matrix, NOISE, atol=0.05)
-    np.testing.assert_allclose(calibration.noise_matrix.sum(axis=1), 1.0)
+    fitted = calibrate(scores, labels, Clarity.of(scores), seed=0)
+    np.testing.assert_allclose(fitted.noise_matrix, NOISE, atol=0.05)
+    np.testing.assert_allclose(fitted.noise_matrix.sum(axis=1), 1.0)
     expected = posterior * NOISE.T[labels]
     expected /= expected.sum(axis=1, keepdims=True)
-    for found in calibration.posteriors(scores, labels):
+    for found in fitted.posteriors(scores, labels):
         assert np.abs(found - expected).mean() < 0.03
 
 
@@ -155,8 +156,8 @@ def test_careful_probabilities_go_by_the_clearest_rows():
     clarity = Clarity.of(scores)
     clearest = clarity.lead > np.quantile(clarity.lead, 0.9)
     labels[clearest] = clarity.winner[clearest]  # people do not err on clear rows
-    calibration = calibrate(scores, labels, clarity, seed=0)
-    posterior, careful = calibration.posteriors(scores, labels)
+    fitted = calibrate(scores, labels, clarity, seed=0)
+    posterior, careful = fitted.posteriors(scores, labels)
     other = posterior.argmax(axis=1) != labels
     given = (np.flatnonzero(other), labels[other])
     assert careful[given].mean() > posterior[given].mean() + 0.1
@@ -166,12 +167,52 @@ def test_careful_probabilities_doubt_a_model_of_few_rows():
     lapses = {}
     for n in (300, 20_000):
         scores, labels, _ = noisy_problem(n, NOISE)
-        calibration = calibrate(scores, labels, Clarity.of(scores), seed=0)
+        fitted = calibrate(scores, labels, Clarity.of(scores), seed=0)
         sure = np.array([[9.0, -4.0, -4.0]], dtype=np.float32)
-        posterior, careful = calibration.posteriors(sure, np.array([1]))
+        posterior, careful = fitted.posteriors(sure, np.array([1]))
         assert posterior[0, 0] > 0.99
         lapses[n] = 1.0 - careful[0, 0]
     assert lapses[300] > 20 * lapses[20_000]
+
+
+def test_second_opinion_is_the_formula():
+    opinion = SecondOpinion(NOISE, 0.2, np.array([[0.0, 0.9, 0.1], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]))
+    got = opinion.posterior(np.array([[0.7, 0.1, 0.2], [0.05, 0.05, 0.9]]), np.array([1, 0]))
+    # 0.8 p + 0.2 of where the likeliest class is confused, times the column of T of the given label
+    expected = np.array([[0.56 * 0.15, 0.26 * 0.7, 0.18 * 0.05], [0.24 * 0.8, 0.04 * 0.0, 0.72 * 0.25]])
+    np.testing.assert_allclose(got, expected / expected.sum(axis=1, keepdims=True))
+
+
+def test_second_opinion_doubts_changes_between_classes_that_look_alike():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 600)
+    scores = 4 * np.eye(3)[truth]
+    alike = truth < 2
+    scores[alike] = [0.0, 0.0, -6.0]  # classes 0 and 1 are told apart by a weak coordinate
+    scores[alike, 0] = rng.normal(1.0 - 2.0 * truth[alike], 1.0)
+    classes = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    opinion = SecondOpinion.of(classes, Clarity.of(scores), truth)
+    overlap = 1 - classes.max(axis=1).mean()
+    assert opinion.lapses == pytest.approx(min(0.5, LAPSE_ROWS * overlap**2 / 200))
+    assert (np.diag(opinion.confusions) == 0).all()
+    assert opinion.confusions[0, 1] > 0.9
+    assert opinion.confusions[1, 0] > 0.9
+    even = np.full((3, 3), 0.05) + 0.85 * np.eye(3)
+    opinion = SecondOpinion(even, opinion.lapses, opinion.confusions)
+    sure = np.array([[0.998, 0.001, 0.001]] * 2)
+    to_alike, to_other = opinion.posterior(sure, np.array([1, 2]))[:, 0]
+    assert to_alike < to_other - 0.1
+
+
+def test_sharper_probabilities_are_a_power_of_the_fitted_ones():
+    scores, labels, _ = noisy_problem(2_000, NOISE)
+    clarity = Clarity.of(scores)
+    start = shrunk_noise_matrix(anchor_labels(clarity, labels, 3, calibration.ANCHOR_SHARE))
+    start = (start + calibration.SMOOTHING / 3) / (1 + calibration.SMOOTHING)
+    weights, noise = expectation_maximization(with_constant(scores), labels, start)
+    found = calibrate(scores, labels, clarity, seed=0)
+    np.testing.assert_allclose(found.weights, calibration.SHARPNESS * weights, rtol=1e-5)
+    np.testing.assert_allclose(found.noise_matrix, noise)
 
 
 def test_shrinkage_is_the_formula(monkeypatch):
@@ -255,4 +296,13 @@ def test_trust_wants_anchors_that_bear_the_name_and_rows_that_are_won():
     trust = judge(Clarity(winner, np.ones(1200, dtype=np.float32)), labels, 5)
     np.testing.assert_array_equal(trust.trusted, [True, False, True, False, False])
     assert trust.contradicted[1]
-    assert trust.objection(0.3, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"
+    assert trust.objection(0.3, 0.0, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"
+
+
+def test_trust_takes_noise_for_none_that_errors_of_the_features_explain():
+    trust = Trust(trusted=np.ones(3, dtype=bool), contradicted=np.zeros(3, dtype=bool))
+    assert trust.objection(0.03, 0.0, np.arange(3)) is None
+    reason = trust.objection(0.03, 0.04, np.arange(3))
+    assert reason == (
+        "the estimated share of wrong labels, 0.030, is below 0.050: too few to be told from errors of the features"
+    )

@@ -155,9 +155,8 @@ def _weigh(
     noise = float(issue[counted].mean()) if len(counted) else 0.0
     noise_matrix = np.eye(num_classes)
     noise_matrix[np.ix_(classes, classes)] = calibration.noise_matrix
-    return LabelEvidence(
-        given, issue, suggested, probability, lead, noise_matrix, noise, trusted, trust.objection(noise, classes)
-    )
+    reason = trust.objection(noise, calibration.second_opinion.lapses, classes)
+    return LabelEvidence(given, issue, suggested, probability, lead, noise_matrix, noise, trusted, reason)
 
 
 def _nothing(given: np.ndarray, num_classes: int, reason: str) -> LabelEvidence:

@@ -27,7 +27,8 @@ class LabelEvidence:
         The most probable label, often the given one.
     probability : numpy.ndarray of float64, [N]
         Of the suggested label. For another label than the given one it is a careful estimate, by the label noise among
-        the clearest rows and with the more doubt the fewer rows a class has on average; at most ``issue_score``.
+        the clearest rows and with the more doubt the fewer rows there are and the more alike the classes; at most
+        ``issue_score``.
     lead : numpy.ndarray of float64, [N]
         By how much the suggested label is more probable than the given one, both by the label noise of all rows; 0
         where they are the same.

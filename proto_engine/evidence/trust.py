@@ -12,7 +12,8 @@ TRUST_SHARE = 0.3  # of the rows that a class wins: more than make T, so that a 
 STANDARD_ERRORS = 3.0  # by which the anchors' own label must lead: chance alone does not
 STARVED = 0.25  # of its size: a class that wins less has lost its rows to another one
 TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
-MIN_NOISE = 0.02  # clean label sets are estimated at .003 to .012; below this, changes would mostly be wrong
+MIN_NOISE = 0.02  # clean label sets of many rows are estimated at .003 to .014; below this, most changes would be wrong
+LAPSES_SEEN = 0.75  # of the lapses of the features may pass for noise: 5,000 clean labels are estimated at up to .040
 MARGIN = 0.4  # by which the suggested label's probability must exceed the given one's
 _NAMED = 5  # classes in a message
 
@@ -30,13 +31,15 @@ class Trust:
     trusted: np.ndarray
     contradicted: np.ndarray
 
-    def objection(self, noise: float, names: np.ndarray) -> str | None:
+    def objection(self, noise: float, lapses: float, names: np.ndarray) -> str | None:
         """Why no label may be changed; None when labels may.
 
         Parameters
         ----------
         noise : float
             Estimated share of wrong labels.
+        lapses : float
+            Share of rows that the features are taken to be wrong about.
         names : numpy.ndarray of int64, [K]
             The classes' own numbers.
         """
@@ -48,8 +51,12 @@ class Trust:
             )
         if self.trusted.mean() < TRUSTED_SHARE:
             return f"only {self.trusted.sum()} of {len(names)} classes have clear rows that mostly bear their own label"
-        if noise < MIN_NOISE:
-            return f"the estimated share of wrong labels, {noise:.3f}, is below {MIN_NOISE}"
+        least = MIN_NOISE + LAPSES_SEEN * lapses
+        if noise < least:
+            return (
+                f"the estimated share of wrong labels, {noise:.3f}, is below {least:.3f}: "
+                "too few to be told from errors of the features"
+            )
         return None
 
 
