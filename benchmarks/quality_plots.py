@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plots import figure_of, finish
+from quality_lines import LABELS, groups, lines_of, setting_name, settings_of, values
 from quality_methods import METHODS, OURS
-from quality_report import LABELS, groups, lines_of, setting_name, settings_of, values
 from quality_runs import Row, key
 
 # Okabe and Ito's colors, as in the other pictures; ours is the strong one.

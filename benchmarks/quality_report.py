@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from quality_methods import METHODS, OURS
-from quality_runs import Row, key
-from rows import OK, newest_runs
+from quality_lines import COLUMNS, Column, Line, best, groups, lines_of, mean, setting_name, settings_of, values
+from quality_methods import METHODS
+from quality_remarks import remarks
+from quality_runs import Row
+from rows import OK
 
-NOISES = {"symmetric": "symmetric", "pairflip": "pair-flip", "instance": "instance-dependent"}
 BANK_NAMES = {"filters": "fixed filters", "network": "features of a network trained on the given labels"}
-PICTURE = "![Right labels before and after](images/quality.png)"
 _ORDER = {option: n for n, option in enumerate(("name", "data", "features", "root", "labels"))}
-APART = 0.05  # expected and really right changes are told when they are further apart
-
-
-@dataclass(frozen=True)
-class Column:
-    """A number of a line: how to get it from a row and the name of a score, and whether it is compared."""
-
-    head: str
-    value: Callable[[Row, str], float | None]
-    digits: int = 4
-    compared: bool = True
-    of_score: bool = False  # differs between scores of one method
-
-
-def _score(name: str) -> Callable[[Row, str], float | None]:
-    return lambda row, score: row["scores"][score][name]
-
-
-def _of(policy: str, name: str) -> Callable[[Row, str], float | None]:
-    return lambda row, score: row[policy][name]
-
-
-AUROC = Column("AUROC", _score("auroc"), of_score=True)
-LABELS = Column("labels right, by default", _of("default", "accuracy"))
-COLUMNS = (
-    AUROC,
-    Column("average precision", _score("average_precision"), 3, of_score=True),
-    Column("found in 5 %", _score("recall_budget"), 3, of_score=True),
-    Column("found in the true share", _score("recall_share"), 3, of_score=True),
-    LABELS,
-    Column("all suggestions", _of("all", "accuracy")),
-    Column("changed", _of("default", "share_changed"), compared=False),
-    Column("expected right", _of("default", "expected"), 3, compared=False),
-    Column("really right", _of("default", "right"), 3, compared=False),
-    Column("wrong, estimated", lambda row, score: row["noise"], 3, compared=False),
-    Column("best threshold*", _score("best_accuracy"), of_score=True),
-)
-Line = tuple[str, str, list[Row]]  # method, score, rows
 
 
 def quality_tables(rows: Sequence[Row]) -> str:
@@ -62,8 +23,8 @@ def quality_tables(rows: Sequence[Row]) -> str:
         lines = [_head()]
         for found in settings_of(group):
             lines += _setting_lines(found)
-        parts += [_caption(group), "\n".join(lines), *_remarks(group), *_failures(group)]
-    return "\n\n".join([*parts, PICTURE] if parts else [])
+        parts += [_caption(group), "\n".join(lines), *remarks(group), *_failures(group)]
+    return "\n\n".join(parts)
 
 
 def quality_cost(rows: Sequence[Row]) -> str:
@@ -82,67 +43,6 @@ def quality_cost(rows: Sequence[Row]) -> str:
         size = f"{first['num_samples']:,} x {first['dim']:,} {first['dtype']}, {first['num_classes']} classes"
         parts += [f"**{_title(first)}**: {size}, {first['threads']} threads.", "\n".join(lines)]
     return "\n\n".join(parts)
-
-
-def groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The newest row of every run, parted by data, bank, size and threads; a failure counts until it is made good."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in newest_runs(rows, key):
-        about = (row["data"], row["bank"], -row["num_samples"], row["dim"], row["dtype"], row["threads"])
-        found.setdefault(about, []).append(row)
-    return [found[about] for about in sorted(found)]
-
-
-def settings_of(group: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each setting: clean labels first, noise by kind and rate, columns of a file by how right they are."""
-    found: dict[str, list[Row]] = {}
-    for row in group:
-        found.setdefault(row["setting"], []).append(row)
-    return sorted(found.values(), key=_order)
-
-
-def _order(rows: Sequence[Row]) -> tuple[Any, ...]:
-    kind, _, rate = rows[0]["setting"].partition(":")
-    if kind in NOISES:
-        return (1, list(NOISES).index(kind), float(rate))
-    return (0, 1 - rows[0]["given_accuracy"], 0.0)
-
-
-def setting_name(row: Row) -> str:
-    """``symmetric:0.4`` in words."""
-    kind, _, rate = row["setting"].partition(":")
-    if kind in NOISES:
-        return f"{NOISES[kind]}, {float(rate):.0%}"
-    return "clean labels" if row["setting"] == "none" else row["setting"]
-
-
-def lines_of(rows: Sequence[Row]) -> list[Line]:
-    """Of one setting: methods and their scores that have rows, in the order of `METHODS`."""
-    found = []
-    for method in METHODS:
-        done = [row for row in rows if row["method"] == method and row["outcome"] == OK]
-        for score in done[0]["scores"] if done else ():
-            found.append((method, score, done))
-    return found
-
-
-def values(line: Line, column: Column) -> list[float]:
-    """A column's numbers, one a seed."""
-    _, score, rows = line
-    found = [column.value(row, score) for row in rows]
-    return [value for value in found if value is not None]
-
-
-def mean(line: Line, column: Column) -> float | None:
-    """Their mean to the digits that are shown, so that what reads the same is the same."""
-    found = values(line, column)
-    return round(statistics.mean(found), column.digits) if found else None
-
-
-def best(lines: Sequence[Line], column: Column) -> float | None:
-    """The highest mean of a column; None where there is nothing to compare."""
-    means = [value for line in lines if (value := mean(line, column)) is not None]
-    return max(means) if len(means) > 1 else None
 
 
 def _setting_lines(rows: Sequence[Row]) -> list[str]:
@@ -172,49 +72,6 @@ def _cell(line: Line, column: Column, highest: float | None) -> str:
     spread = f" ± {statistics.stdev(found):.{column.digits}f}" if len(found) > 1 else ""
     text = f"{statistics.mean(found):.{column.digits}f}{spread}"
     return f"**{text}**" if mean(line, column) == highest else text
-
-
-def _remarks(group: Sequence[Row]) -> list[str]:
-    """Where another is ahead, where expectation and truth part, where labels got worse, and where none changed."""
-    ahead: dict[Column, list[str]] = {AUROC: [], LABELS: []}
-    compared = dict.fromkeys(ahead, 0)
-    apart, worse, kept = [], [], []
-    for rows in settings_of(group):
-        lines, name = lines_of(rows), setting_name(rows[0])
-        ours = next((line for line in lines if line[0] == OURS), None)
-        if ours is None:
-            continue
-        for column, told in ahead.items():
-            highest, own = best(lines, column), mean(ours, column)
-            if highest is None or own is None:
-                continue
-            compared[column] += 1
-            if highest > own:
-                winner = next(line for line in lines if mean(line, column) == highest)
-                told.append(f"{name} ({METHODS[winner[0]].title}: {highest:.4f}, ours {own:.4f})")
-        for row in ours[2]:
-            seed, found = f"{name}, seed {row['seed']}", row["default"]
-            if found["expected"] is not None and abs(found["expected"] - found["right"]) > APART:
-                apart.append(f"{seed} ({found['expected']:.3f} expected, {found['right']:.3f} right)")
-            if row["note"]:
-                kept.append(f"{seed} ({row['note']})")
-            if found["accuracy"] < row["given_accuracy"]:
-                worse.append(f"{seed} ({row['given_accuracy']:.4f} to {found['accuracy']:.4f})")
-    if not any(compared.values()):
-        return []
-    auroc, labels = (_told(ahead[column], f"of {compared[column]} settings") for column in (AUROC, LABELS))
-    return [
-        f"Another method is ahead of ours in AUROC in {auroc} "
-        f"Another method has more right labels by default in {labels}",
-        f"Expected and really right changes differ by more than {100 * APART:.0f} points in {_told(apart)} "
-        f"The default made labels worse in {_told(worse)} It left all labels alone, with a reason, in {_told(kept)}",
-    ]
-
-
-def _told(found: Sequence[str], of: str = "") -> str:
-    if not found:
-        return "none." if not of else f"none {of}."
-    return (f"{len(found)} {of}: " if of else f"{len(found)} run{'s' * (len(found) > 1)}: ") + "; ".join(found) + "."
 
 
 def _failures(group: Sequence[Row]) -> list[str]:

@@ -91,6 +91,7 @@ SECTIONS = (
     ),
     *(Section("docs/results.md", f"paper_{name}", ("paper_tables",), partial(paper_table, name)) for name in TABLES),
     Section("docs/quality.md", "quality", ("bench_quality",), quality_tables),
+    Section("docs/quality.md", "quality_unseen", ("bench_quality_unseen",), quality_tables),
     Section("docs/quality.md", "quality_cost", ("bench_quality",), quality_cost),
 )
 PLOTS = (
