@@ -299,6 +299,29 @@ def test_trust_wants_anchors_that_bear_the_name_and_rows_that_are_won():
     assert trust.objection(0.3, 0.0, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"
 
 
+def trusted_with(own_of_40):
+    """Trust in classes of 134 rows, whose 40 anchors bear their own label so often and else the next class's."""
+    num_classes = len(own_of_40)
+    winner = np.repeat(np.arange(num_classes), 134)
+    labels = winner.copy()
+    lead = np.ones(len(winner), dtype=np.float32)
+    for c, own in enumerate(own_of_40):
+        lead[134 * c : 134 * c + 40] = 2.0
+        labels[134 * c + own : 134 * c + 40] = (c + 1) % num_classes
+    return judge(Clarity(winner, lead), labels, num_classes)
+
+
+def test_trust_of_small_classes_comes_from_all_of_them():
+    # one standard error of 40 anchors is a lead of 6.3, three are 19
+    assert not trusted_with([24, 24]).trusted.any()  # 8 ahead each, 16 of 80: less than three errors, 27
+    found = trusted_with([24] * 10)  # 80 ahead of 400, whose three errors are 60
+    assert found.trusted.all() and not found.contradicted.any()
+    found = trusted_with([24] * 8 + [23, 30] + [10] + [24] * 9)  # 6 ahead is too little, and one has another name
+    np.testing.assert_array_equal(np.flatnonzero(~found.trusted), [8, 10])
+    assert found.contradicted[10]
+    assert not trusted_with([20] * 10).trusted.any()
+
+
 def test_trust_takes_noise_for_none_that_errors_of_the_features_explain():
     trust = Trust(trusted=np.ones(3, dtype=bool), contradicted=np.zeros(3, dtype=bool))
     assert trust.objection(0.03, 0.0, np.arange(3)) is None
