@@ -50,7 +50,7 @@ function buildHead(sortBy) {
   const widths = { number: "4.6rem", picture: "2.4rem", name: "minmax(5rem, 1fr)", path: "minmax(8rem, 3fr)", decision: "7.5rem" };
   const template = (list) => list.map((column) => widths[column.kind.split(" ")[0]]).join(" ");
   element("grid").style.setProperty("--wide", template(columns));
-  element("grid").style.setProperty("--narrow", template(columns.filter((column) => !column.kind.endsWith("extra") && column.key !== "row")).replace("7.5rem", "5.4rem").replace("4.6rem", "3.9rem"));
+  element("grid").style.setProperty("--narrow", template(columns.filter((column) => !column.kind.endsWith("extra") && column.key !== "row")).replace("7.5rem", "5.4rem").replace("4.6rem", "4.4rem").replace("5rem", "4.4rem"));
 }
 
 function markSort() {
