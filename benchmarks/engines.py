@@ -129,14 +129,22 @@ def gpu_engines(device: Any, names: tuple[str, ...] = (*GPU, "faiss")) -> tuple[
 
 
 def _loop(which: str, device: Any) -> Engine | None:
+    name = f"cuda {which}"
     try:
         from proto_engine.backends.cuda import CudaBackend
 
         instance = CudaBackend(loop=which)
     except Exception as error:
-        left_out(f"cuda {which}", error)
+        left_out(name, error)
         return None
-    return _probe("cuda", device, instance, f"cuda {which}")
+    engine = _probe("cuda", device, instance, name)
+    if engine is None:
+        return None
+    runs = instance._available_loops(device.index or 0)
+    if which not in runs:
+        left_out(name, f"the tile loops to run here are {', '.join(runs) or 'none'}")
+        return None
+    return engine
 
 
 def _probe(backend: str, device: Any, instance: Any, name: str | None = None) -> Engine | None:

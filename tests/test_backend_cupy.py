@@ -345,7 +345,7 @@ def test_work_is_in_the_order_of_the_callers_stream():
     """Rows that are only written on a stream of the caller's are read after that."""
     cupy = pytest.importorskip("cupy")
     x, reference = case("normal", 700, 40)
-    backend = CupyBackend("simt")
+    backend = CupyBackend()
     with cupy.cuda.Stream(non_blocking=True):
         late = cupy.zeros(x.shape, dtype=cupy.float32)
         for _ in range(50):

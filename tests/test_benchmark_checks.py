@@ -241,6 +241,21 @@ def test_engines_name_what_they_leave_out(capsys):
     engines.gpu_engines.cache_clear()
 
 
+def test_engines_leave_out_loops_that_must_not_run(monkeypatch, capsys):
+    from proto_engine.backends.cuda import CudaBackend
+
+    monkeypatch.setattr(engines, "_said", set())
+    monkeypatch.setattr(engines, "why_not", lambda name: None)
+    monkeypatch.setattr(CudaBackend, "compute_capability", lambda self, device: (9, 0))
+    monkeypatch.setattr(engines.Engine, "call", lambda self, function, rows: None)
+    monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "simt,wgmma")
+    engines.gpu_engines.cache_clear()
+    names = [e.name for e in engines.gpu_engines(torch.device("cpu"), ("cuda",))]
+    assert names == ["cuda", "cuda mma", "cuda wgmma-cluster"]
+    assert "cuda wgmma left out: the tile loops to run here are mma, wgmma-cluster\n" in capsys.readouterr().err
+    engines.gpu_engines.cache_clear()
+
+
 def test_engines_say_once_what_is_not_installed(capsys):
     assert engines.installed("numpy", "numpy dense")
     for _ in range(2):

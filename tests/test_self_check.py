@@ -14,6 +14,7 @@ from exact_cases import REFERENCE, available
 import proto_engine as pe
 from proto_engine.backends import choose, gpu_record, small_case
 from proto_engine.backends.base import Picks
+from proto_engine.backends.cuda import loops_of
 from proto_engine.backends.device_backend import DeviceBackend
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.errors import BackendUnavailable
@@ -258,6 +259,24 @@ def test_every_loop_of_a_backend_is_listed(monkeypatch):
     assert found["fake/simt"] is None and found["fake/score"] is None
     assert found["fake/mma"] == "unavailable: does not run on compute capability 9.0"
     assert found["fake/wgmma"].startswith("float16 rows, class 0: cutoff is ")
+
+
+def test_a_loop_that_is_left_out_is_never_started(monkeypatch):
+    monkeypatch.setitem(backends_module._KNOWN, "fake", (lambda: None, FakeGpu))
+    monkeypatch.setattr(FakeGpu, "_available_loops", lambda self, device: loops_of(self.capability))
+    monkeypatch.setattr(FakeGpu, "wrong", {"simt": "error", "wgmma": "error"})
+    monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "wgmma,simt")
+    record(monkeypatch, "fake/wgmma")
+    assert loops_of((9, 0)) == ["mma", "wgmma-cluster"] and loops_of((8, 6)) == ["mma"]
+    assert FakeGpu().loop(0) == "mma"  # neither the fastest that is verified nor the plainest
+    with pytest.raises(BackendUnavailable, match="loop: wanted one of 'mma', 'wgmma-cluster' on device 0, got 'wgmma'"):
+        FakeGpu("wgmma").loop(0)
+    found = pe.self_check()
+    assert found["fake/simt"] == found["fake/wgmma"] == "unavailable: left out by PROTO_ENGINE_WITHOUT_LOOPS"
+    assert found["fake/mma"] is None
+    monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "mma,tma")
+    with pytest.raises(ValueError, match="WITHOUT_LOOPS: wanted some of simt, mma, wgmma, wgmma-cluster, got tma"):
+        loops_of((9, 0))
 
 
 # ---- auto --------------------------------------------------------------------------------------------------------

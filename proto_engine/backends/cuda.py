@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .device import Memory
+from .device import Memory, loops_left_out
 from .device_backend import DeviceBackend
 from .device_scoring import Event
 
@@ -113,8 +113,9 @@ def unavailable_reason() -> str | None:
 
 
 def loops_of(capability: tuple[int, int]) -> list[str]:
-    """The tile loops that a GPU of that compute capability can run; the slowest first."""
-    found = [name for name, least in _LEAST_CAPABILITY.items() if capability >= least]
+    """The tile loops that a GPU of that compute capability can run and that are not left out; the slowest first."""
+    left_out = loops_left_out()
+    found = [name for name, least in _LEAST_CAPABILITY.items() if capability >= least and name not in left_out]
     if capability == _LEAST_CAPABILITY["wgmma"]:
         return found
     return [name for name in found if not name.startswith("wgmma")]  # Hopper's own instructions, there alone

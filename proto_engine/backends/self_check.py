@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import BackendUnavailable
 from .base import Backend
-from .device import LOOPS
+from .device import LOOPS, WITHOUT_LOOPS, loops_left_out
 from .gpu_record import capability_text, verified
 from .small_case import ETA_MAX, PICKS, QUANTILE, picks_differ, pools_differ, scores_differ, small_cases
 
@@ -210,8 +210,9 @@ def _outcomes_of(backend: Backend) -> dict[str, str | None]:
     name = backend.name
     if _has_loops(backend):
         capability, available = capability_text(backend.compute_capability(0)), backend._available_loops(0)
-        lacking = f"unavailable: does not run on compute capability {capability}"
-        loops = {f"{name}/{k}": loop_outcome(backend, 0, k) if k in available else lacking for k in LOOPS}
+        lacking = dict.fromkeys(LOOPS, f"unavailable: does not run on compute capability {capability}")
+        lacking |= dict.fromkeys(loops_left_out(), f"unavailable: left out by {WITHOUT_LOOPS}")
+        loops = {f"{name}/{k}": loop_outcome(backend, 0, k) if k in available else lacking[k] for k in LOOPS}
         return {**loops, f"{name}/score": score_outcome(backend, 0)}
     if name == "numba-cuda":
         slow = "unavailable: numba's simulator takes too long for it"
