@@ -2,8 +2,9 @@
 #             (NOISE=pairflip:0.4 for other noise; DATA=fashion-mnist with ROOT=folder or DOWNLOAD=1)
 # make test   the whole test suite
 # Both set up everything they need in .venv first (a few minutes and about 8 GB the first time).
-# make gpu-check   on a machine with an NVIDIA GPU: build, tests, compute-sanitizer, benchmarks, in ten minutes and
-#                  without network; into $(PYTHON) as it is (OUT=folder, STEPS=some,of,them: benchmarks/gpu_check.py)
+# make gpu-check   on a machine with an NVIDIA GPU: build, each tile loop by itself, tests, compute-sanitizer and
+#                  benchmarks, in ten minutes and without network; into $(PYTHON) as it is
+#                  (OUT=folder, STEPS=some,of,them: benchmarks/gpu_check.py)
 
 PYTHON ?= python3
 VENV := .venv

@@ -1,14 +1,15 @@
-"""Everything that wants a GPU, in one command: build, tests, compute-sanitizer, the record, benchmarks.
+"""Everything that wants a GPU, in one command: build, tile loops, tests, compute-sanitizer, the record, benchmarks.
 
-    python benchmarks/gpu_check.py [--out DIR] [--steps build,tests,...] [--minutes 9.5]
+    python benchmarks/gpu_check.py [--out DIR] [--steps build,loops,...] [--minutes 9.5]
 
 Needs an NVIDIA GPU with its driver, nvcc, cmake, a C++ compiler, and in the Python that runs it pip, setuptools,
 pybind11, pytest, hypothesis and torch; CuPy and numba where they are installed; no network. In DIR it leaves
 log.txt (what every command printed), results.jsonl (all rows), gpu_verified.json and steps.json; rows and record
 go to benchmarks/results too. Brought back from another machine, DIR is for `take_results.py`.
 
-A step that fails does not keep the next from running. Ended early, it leaves what the finished steps have found;
-started again with --steps and the same DIR, it goes on from there.
+A step that fails does not keep the next from running; a tile loop that hangs or is wrong by itself is left out of
+the steps that follow. Ended early, it leaves what the finished steps have found; started again with --steps and the
+same DIR, it goes on from there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_check_steps import FAILED, PASSED, STEPS, Context, Outcome, steps_from_json, steps_to_json
+from gpu_check_context import FAILED, PASSED, Context, Outcome
+from gpu_check_steps import STEPS, steps_from_json, steps_to_json
 from processes import Runner
 from verified import ROOT, present_gpu, sources_hash, write_whole
 

@@ -108,7 +108,8 @@ class Runner:
 
 
 def _end(process: Any) -> str:
-    """End a process and all of its group; what it had put out."""
+    """End a process and all of its group; what it had put out, as far as that is to be had: a driver may keep a
+    process whose kernel hangs from ending, and whoever left the group may keep its pipe open."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -117,4 +118,6 @@ def _end(process: Any) -> str:
             continue
         except ProcessLookupError:
             break
-    return str(process.communicate()[0])
+    with suppress(subprocess.TimeoutExpired):
+        return str(process.communicate(timeout=_GRACE)[0])
+    return "[did not end]\n"

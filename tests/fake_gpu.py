@@ -7,7 +7,8 @@ import time
 import benchmark_house  # noqa: F401  puts benchmarks/ on the path
 import pytest
 
-import gpu_check_steps as steps  # isort: skip  from the folder that benchmark_house adds
+import gpu_check_context  # isort: skip  from the folder that benchmark_house adds
+import gpu_check_sanitizer  # isort: skip
 import verified  # isort: skip
 from processes import Command, Done  # isort: skip
 
@@ -52,11 +53,12 @@ def default_output(command: str) -> str:
 @pytest.fixture
 def context(tmp_path, monkeypatch):
     """A GPU, a tree of sources, an empty folder, ten minutes, a sanitizer, and CuPy."""
-    monkeypatch.setattr(steps, "sanitizer_program", lambda: "/opt/compute-sanitizer")
-    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(gpu_check_sanitizer, "sanitizer_program", lambda: "/opt/compute-sanitizer")
+    monkeypatch.setattr(gpu_check_context.importlib.util, "find_spec", lambda name: object())
     root = tmp_path / "root"
     for name in ("csrc/cuda/rows.cu", "proto_engine/ops.py", "tests/test_cuda.py", "tests/test_cuda_graph.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{name}\n")
     (tmp_path / "out").mkdir()
-    return steps.Context(FakeRunner(), H100, tmp_path / "out", time.monotonic() + 600, root=root)  # type: ignore[arg-type]
+    deadline = time.monotonic() + 600
+    return gpu_check_context.Context(FakeRunner(), H100, tmp_path / "out", deadline, root=root)  # type: ignore[arg-type]

@@ -95,6 +95,14 @@ def test_tile_loop_on_a_gpu_has_every_product(gpu, loop, m, dim, segments, dtype
         check_stored(gpu, loop, dtype, m, dim, segments)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("m", "dim"), [(64, 16), (128, 128), (200, 37), (4000, 8), (4000, 512)])
+@pytest.mark.parametrize("loop", ["simt"])
+def test_plain_tile_loop_on_a_gpu_has_every_product(gpu, loop, m, dim):
+    for _ in range(3):
+        check_stored(gpu, loop, np.float32, m, dim, 1)
+
+
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 @pytest.mark.parametrize(
     ("dtype", "m", "dim", "segments"),
@@ -103,3 +111,10 @@ def test_tile_loop_on_a_gpu_has_every_product(gpu, loop, m, dim, segments, dtype
 @pytest.mark.parametrize("loop", TENSOR_CORES)
 def test_tile_loop_on_the_host_has_every_product(tmp_path_factory, loop, dtype, m, dim, segments):
     check_stored(cuda_host_library.load(tmp_path_factory).cuda, loop, dtype, m, dim, segments)
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.parametrize(("m", "dim"), [(64, 16), (200, 37)])
+@pytest.mark.parametrize("loop", ["simt"])
+def test_plain_tile_loop_on_the_host_has_every_product(tmp_path_factory, loop, m, dim):
+    check_stored(cuda_host_library.load(tmp_path_factory).cuda, loop, np.float32, m, dim, 1)

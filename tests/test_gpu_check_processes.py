@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmark_house import ROOT
 
-from processes import Command, Runner  # isort: skip  from the folder that benchmark_house adds
+import processes  # isort: skip  from the folder that benchmark_house adds
+from processes import Command, Runner  # isort: skip
 
 
 def python(code: str) -> Command:
@@ -44,6 +45,16 @@ def test_a_command_at_its_limit_is_ended_with_all_that_it_started(tmp_path):
     while is_running(int(done.output)):
         assert time.monotonic() - began < 30
         time.sleep(0.05)
+
+
+def test_what_cannot_be_ended_is_not_waited_for(tmp_path, monkeypatch):
+    """A child that left the group keeps the pipe open."""
+    monkeypatch.setattr(processes, "_GRACE", 0.2)
+    began = time.monotonic()
+    code = "import subprocess; subprocess.Popen(['sleep', '15'], start_new_session=True)"
+    done = Runner(tmp_path, tmp_path / "log.txt").run(python(code), 1)
+    assert done.status is None and done.output == "[did not end]\n"
+    assert time.monotonic() - began < 14
 
 
 def test_ending_the_program_ends_its_commands(tmp_path):

@@ -10,24 +10,25 @@ from benchmark_house import ROOT
 from fake_gpu import H100
 from fake_gpu import context as context
 
-import gpu_check_steps as steps  # isort: skip  from the folder that benchmark_house adds
-import take_results  # isort: skip
+import take_results  # isort: skip  from the folder that benchmark_house adds
 import verified  # isort: skip
+from gpu_check_context import FAILED, PASSED, Outcome  # isort: skip
+from gpu_check_steps import record  # isort: skip
 from rows import append_rows, read_rows  # isort: skip
 
 
-def ended(loops_tested, loops_clean, planted=steps.PASSED):
+def ended(loops_tested, loops_clean, planted=PASSED):
     return {
-        "planted": steps.Outcome(planted, ""),
-        "tests": steps.Outcome(steps.PASSED, "", loops=loops_tested),
-        "sanitizer": steps.Outcome(steps.PASSED, "", loops=loops_clean),
+        "planted": Outcome(planted, ""),
+        "tests": Outcome(PASSED, "", loops=loops_tested),
+        "sanitizer": Outcome(PASSED, "", loops=loops_clean),
     }
 
 
 def test_record_lists_loops_that_came_through_everything(context):
     context.before = ended(["cuda/simt", "cuda/mma"], ["cuda/mma", "cuda/wgmma"])
-    outcome = steps.record(context)
-    assert (outcome.outcome, outcome.loops) == (steps.PASSED, ["cuda/mma"])
+    outcome = record(context)
+    assert (outcome.outcome, outcome.loops) == (PASSED, ["cuda/mma"])
     texts = [(context.root / place).read_text() for place in verified.PLACES]
     assert texts[0] == texts[1] == (context.out / "gpu_verified.json").read_text()
     (run,) = json.loads(texts[0])["runs"]
@@ -40,15 +41,15 @@ def test_record_lists_loops_that_came_through_everything(context):
     ("before", "why"),
     [
         ({}, "not run: tests, planted, sanitizer"),
-        (ended(["cuda/simt"], ["cuda/simt"], planted=steps.FAILED), "did not find what was planted"),
+        (ended(["cuda/simt"], ["cuda/simt"], planted=FAILED), "did not find what was planted"),
         (ended(["cuda/simt"], []), "no tile loop came through"),
         (ended(["cuda/simt"], ["cuda/mma"]), "no tile loop came through"),
     ],
 )
 def test_nothing_is_recorded_of_a_run_that_falls_short(context, before, why):
     context.before = before
-    outcome = steps.record(context)
-    assert outcome.outcome == steps.FAILED and why in outcome.detail
+    outcome = record(context)
+    assert outcome.outcome == FAILED and why in outcome.detail
     assert not any((context.root / place).exists() for place in verified.PLACES)
 
 

@@ -15,53 +15,58 @@ from fake_gpu import context as context
 
 from proto_engine.backends.cuda import loops_of
 
-import gpu_check_steps as steps  # isort: skip  from the folder that benchmark_house adds
+import gpu_check_context  # isort: skip  from the folder that benchmark_house adds
+import gpu_check_sanitizer  # isort: skip
+import gpu_check_steps as steps  # isort: skip
+import gpu_check_tests  # isort: skip
 import verified  # isort: skip
+from gpu_check_context import FAILED, LOOPS, PASSED  # isort: skip
 from processes import Command, Done  # isort: skip
 from rows import append_rows, read_rows  # isort: skip
 
 
 def test_build_is_for_this_gpu_alone_and_into_this_python(context):
-    assert steps.build(context).outcome == steps.PASSED
+    assert steps.build(context).outcome == PASSED
     command = context.runner.commands[0]
     assert list(command.words[:4]) == [sys.executable, "-m", "pip", "install"]
     assert {"--no-build-isolation", "--no-deps"} <= set(command.words)
     assert command.environment == {"PROTO_ENGINE_CUDA": "1", "PROTO_ENGINE_CUDA_ARCHS": "90a-real"}
     assert verified.Gpu("", "8.6", "").architectures == "86-real"
+    assert context.runner.commands[1].environment == {"PROTO_ENGINE_WITHOUT_LOOPS": "simt,mma,wgmma,wgmma-cluster"}
     context.runner = FakeRunner(pip=(1, "nvcc fatal"))
     assert steps.build(context).detail == "pip install: status 1"
 
 
 def test_tests_of_a_loop_decide_about_that_loop(context):
-    assert steps.tests(context).loops == list(steps.LOOPS)
+    assert gpu_check_tests.tests(context).loops == list(LOOPS)
     context.runner = FakeRunner(
         **{"-k 'wgmma and": (1, "1 failed, 3 passed in 1s"), "-k 'simt and cupy'": (5, "500 deselected in 1s")}
     )
-    outcome = steps.tests(context)
-    assert outcome.outcome == steps.FAILED
+    outcome = gpu_check_tests.tests(context)
+    assert outcome.outcome == FAILED
     assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma-cluster", "cupy/mma"]  # no test of cupy/simt ran
     assert "failed: cuda/wgmma (1 failed, 3 passed in 1s)" in outcome.detail
 
 
 def test_tests_of_a_backend_decide_about_all_of_its_loops(context):
     for end in ((1, "1 failed in 1s"), (None, "")):
-        lane = steps.lanes(context.root)["cupy"]
+        lane = gpu_check_tests.lanes(context.root)["cupy"]
         context.runner = FakeRunner()
         context.runner._answers = {" ".join(Command(lane)._quoted): end}
-        outcome = steps.tests(context)
-        assert outcome.outcome == steps.FAILED
+        outcome = gpu_check_tests.tests(context)
+        assert outcome.outcome == FAILED
         assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster"]
 
 
 def test_tests_that_all_skip_verify_nothing(context):
     context.runner = FakeRunner(pytest="40 skipped, 500 deselected in 1s")
-    outcome = steps.tests(context)
-    assert (outcome.outcome, outcome.loops) == (steps.FAILED, [])
+    outcome = gpu_check_tests.tests(context)
+    assert (outcome.outcome, outcome.loops) == (FAILED, [])
 
 
 def test_every_test_for_a_gpu_is_in_a_lane():
     """The lanes for loops and backends take whole files, the last lane all other files."""
-    lanes = steps.lanes()
+    lanes = gpu_check_tests.lanes()
     taken = {path for name in ("cuda", "cupy") for path in lanes[name] if path.endswith(".py")}
     assert taken == {option.removeprefix("--ignore=") for option in lanes["others"] if option.startswith("--ignore=")}
     assert "tests/test_cuda.py" in taken
@@ -70,47 +75,47 @@ def test_every_test_for_a_gpu_is_in_a_lane():
 
 
 def test_planted_faults_must_all_be_found(context):
-    outcome = steps.planted(context)
-    assert (outcome.outcome, outcome.detail) == (steps.PASSED, "found: bounds, race, uninitialized")
+    outcome = gpu_check_sanitizer.planted(context)
+    assert (outcome.outcome, outcome.detail) == (PASSED, "found: bounds, race, uninitialized")
     assert "-arch=sm_90" in str(context.runner.commands[0])
     context.runner = FakeRunner(planted_race=NO_HAZARD)
-    assert steps.planted(context).detail == "not found: race (status 0)"
+    assert gpu_check_sanitizer.planted(context).detail == "not found: race (status 0)"
     context.runner = FakeRunner(memcheck=(255, "========= Error: Device not supported"))
-    assert steps.planted(context).outcome == steps.FAILED
+    assert gpu_check_sanitizer.planted(context).outcome == FAILED
     context.runner = FakeRunner(nvcc=(1, "fatal"))
-    assert steps.planted(context).detail == "nvcc: status 1"
+    assert gpu_check_sanitizer.planted(context).detail == "nvcc: status 1"
 
 
 def test_sanitizer_runs_every_tool_on_every_loop(context):
-    outcome = steps.sanitizer(context)
-    assert outcome.outcome == steps.PASSED and outcome.loops == list(steps.LOOPS)
+    outcome = gpu_check_sanitizer.sanitizer(context)
+    assert outcome.outcome == PASSED and outcome.loops == list(LOOPS)
     assert len(context.runner.commands) == 4 * 6
     answers = {"racecheck --error-exitcode 7": (7, "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors)")}
     context.runner = FakeRunner()
     context.runner._answers = {"small_launches.py cuda mma": (1, CLEAN), **answers}
-    outcome = steps.sanitizer(context)
-    assert outcome.outcome == steps.FAILED and outcome.loops == []
+    outcome = gpu_check_sanitizer.sanitizer(context)
+    assert outcome.outcome == FAILED and outcome.loops == []
     assert "cuda/mma memcheck: ERROR SUMMARY: 0 errors, status 1" in outcome.detail
     assert "cuda/simt racecheck: RACECHECK SUMMARY: 2 hazards displayed (2 errors), status 7" in outcome.detail
     context.runner = FakeRunner()
     context.runner._answers = {"small_launches.py cuda wgmma": (0, "no summary")}
-    assert steps.sanitizer(context).loops == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
+    assert gpu_check_sanitizer.sanitizer(context).loops == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
 
 
 def test_without_a_sanitizer_nothing_counts_as_clean(context, monkeypatch):
-    monkeypatch.setattr(steps, "sanitizer_program", lambda: None)
-    assert steps.sanitizer(context).loops == []
-    assert steps.planted(context).detail == "compute-sanitizer is not installed"
+    monkeypatch.setattr(gpu_check_sanitizer, "sanitizer_program", lambda: None)
+    assert gpu_check_sanitizer.sanitizer(context).loops == []
+    assert gpu_check_sanitizer.planted(context).detail == "compute-sanitizer is not installed"
 
 
 def test_loops_are_those_that_this_gpu_runs(context, monkeypatch):
     for capability in ("8.0", "8.9", "10.0"):
         context.gpu = verified.Gpu("another", capability, "")
-        assert steps.loops_here(context) == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
+        assert gpu_check_context.loops_here(context) == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
         native = loops_of(tuple(map(int, capability.split("."))))
         assert native == ["simt", "mma"]
-    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
-    assert steps.loops_here(context) == ["cuda/simt", "cuda/mma"]
+    monkeypatch.setattr(gpu_check_context.importlib.util, "find_spec", lambda name: None)
+    assert gpu_check_context.loops_here(context) == ["cuda/simt", "cuda/mma"]
 
 
 def test_benchmarks_leave_their_rows_in_both_places(context):
@@ -124,7 +129,7 @@ def test_benchmarks_leave_their_rows_in_both_places(context):
     append_rows(context.out / "results.jsonl", [{"bench": "gpu_check"}])
     context.runner.run = run
     outcome = steps.benchmarks(context)
-    assert outcome.outcome == steps.FAILED and "bench_eta 0 rows" in outcome.detail
+    assert outcome.outcome == FAILED and "bench_eta 0 rows" in outcome.detail
     assert len(read_rows(context.out / "results.jsonl")) == 1 + 2 * (len(steps.BENCHES) - 1)
     kept = read_rows(context.root / "benchmarks" / "results" / "bench_score.jsonl")
     assert kept == [{"bench": "bench_score", "n": 0}, {"bench": "bench_score", "n": 1}]
@@ -140,4 +145,4 @@ def test_all_benchmarks_are_run():
 def test_planted_faults_compile(tmp_path):
     command = ["nvcc", "-arch=sm_80", "-ptx", "-o", str(tmp_path / "planted.ptx"), "benchmarks/planted.cu"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
-    assert (tmp_path / "planted.ptx").read_text().count(".entry") == len(steps.PLANTED)
+    assert (tmp_path / "planted.ptx").read_text().count(".entry") == len(gpu_check_sanitizer.PLANTED)
