@@ -176,7 +176,7 @@ def test_careful_probabilities_doubt_a_model_of_few_rows():
 
 
 def test_second_opinion_is_the_formula():
-    opinion = SecondOpinion(NOISE, 0.2, np.array([[0.0, 0.9, 0.1], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]))
+    opinion = SecondOpinion(NOISE, 0.4, 0.2, np.array([[0.0, 0.9, 0.1], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]))
     got = opinion.posterior(np.array([[0.7, 0.1, 0.2], [0.05, 0.05, 0.9]]), np.array([1, 0]))
     # 0.8 p + 0.2 of where the likeliest class is confused, times the column of T of the given label
     expected = np.array([[0.56 * 0.15, 0.26 * 0.7, 0.18 * 0.05], [0.24 * 0.8, 0.04 * 0.0, 0.72 * 0.25]])
@@ -193,12 +193,13 @@ def test_second_opinion_doubts_changes_between_classes_that_look_alike():
     classes = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     opinion = SecondOpinion.of(classes, Clarity.of(scores), truth)
     overlap = 1 - classes.max(axis=1).mean()
+    assert opinion.overlap == pytest.approx(overlap)
     assert opinion.lapses == pytest.approx(min(0.5, LAPSE_ROWS * overlap**2 / 200))
     assert (np.diag(opinion.confusions) == 0).all()
     assert opinion.confusions[0, 1] > 0.9
     assert opinion.confusions[1, 0] > 0.9
     even = np.full((3, 3), 0.05) + 0.85 * np.eye(3)
-    opinion = SecondOpinion(even, opinion.lapses, opinion.confusions)
+    opinion = SecondOpinion(even, overlap, opinion.lapses, opinion.confusions)
     sure = np.array([[0.998, 0.001, 0.001]] * 2)
     to_alike, to_other = opinion.posterior(sure, np.array([1, 2]))[:, 0]
     assert to_alike < to_other - 0.1
@@ -296,7 +297,9 @@ def test_trust_wants_anchors_that_bear_the_name_and_rows_that_are_won():
     trust = judge(Clarity(winner, np.ones(1200, dtype=np.float32)), labels, 5)
     np.testing.assert_array_equal(trust.trusted, [True, False, True, False, False])
     assert trust.contradicted[1]
-    assert trust.objection(0.3, 0.0, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"
+    assert (
+        trust.objection(0.3, 0.2, 0.0, np.arange(10, 15)) == "the clearest rows of class 11 mostly bear another label"
+    )
 
 
 def trusted_with(own_of_40):
@@ -324,8 +327,10 @@ def test_trust_of_small_classes_comes_from_all_of_them():
 
 def test_trust_takes_noise_for_none_that_errors_of_the_features_explain():
     trust = Trust(trusted=np.ones(3, dtype=bool), contradicted=np.zeros(3, dtype=bool))
-    assert trust.objection(0.03, 0.0, np.arange(3)) is None
-    reason = trust.objection(0.03, 0.04, np.arange(3))
+    assert trust.objection(0.03, 0.2, 0.0, np.arange(3)) is None
+    assert trust.objection(0.16, 0.31, 0.0, np.arange(3)) is None
+    assert "0.140, is below 0.150:" in trust.objection(0.14, 0.31, 0.0, np.arange(3))
+    reason = trust.objection(0.03, 0.2, 0.04, np.arange(3))
     assert reason == (
         "the estimated share of wrong labels, 0.030, is below 0.050: too few to be told from errors of the features"
     )

@@ -116,3 +116,15 @@ def test_safe_with_more_classes_than_rows():
     assert evidence.noise_matrix.shape == (100, 100)
     assert_nothing_changed(label_evidence(x, np.arange(60), num_classes=100))
     assert label_evidence(x[:1], np.zeros(1, dtype=np.int64)).reason is not None
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.05])
+def test_safe_with_features_that_mix_up_a_third_of_the_rows(wrong):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 10, 6000)
+    x = (rng.standard_normal((6000, 32)) + 0.35 * rng.standard_normal((10, 32))[truth]).astype(np.float32)
+    labels = spoil(truth, wrong, "symmetric", 10)
+    evidence = label_evidence(x, labels)
+    assert evidence.noise > 0.05  # what is wrong is the features
+    assert_nothing_changed(evidence)
+    assert "too few to be told from errors of the features" in evidence.reason

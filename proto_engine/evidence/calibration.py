@@ -14,8 +14,8 @@ from .shrinkage import shrunk_noise_matrix
 
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
 SMOOTHING = 0.01  # spread over all labels: no label is impossible
-# Noise that gathers on hard images makes p flat: on these labels (50,000 to 60,000 rows) up to 6 points more changes
-# were right than expected, and a sharper p left more labels right on every one of them, human and even noise included.
+# Noise that gathers on hard images makes p flat: with 40 % of it up to 6 points more changes were right than expected.
+# A sharper p left more labels right on every set of 50,000 rows and more, with people's noise and with even noise, too.
 SHARPNESS = 1.1
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
 EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit

@@ -155,7 +155,8 @@ def _weigh(
     noise = float(issue[counted].mean()) if len(counted) else 0.0
     noise_matrix = np.eye(num_classes)
     noise_matrix[np.ix_(classes, classes)] = calibration.noise_matrix
-    reason = trust.objection(noise, calibration.second_opinion.lapses, classes)
+    doubt = calibration.second_opinion
+    reason = trust.objection(noise, doubt.overlap, doubt.lapses, classes)
     return LabelEvidence(given, issue, suggested, probability, lead, noise_matrix, noise, trusted, reason)
 
 

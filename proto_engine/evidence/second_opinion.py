@@ -29,8 +29,10 @@ class SecondOpinion:
         ``T[c, y] = p(given y | true c)``, counted anew on the clearest twentieth and at least 50 rows of each class:
         what was changed because T says that labels are often wrong there is judged by another T. In large classes
         these rows are clearer than the anchors, too, and people err less on clear images.
+    overlap : float
+        Mean of ``1 - max p``: the share of rows that the features are expected to be wrong about.
     lapses : float
-        Share of rows whose ``p(c | x)`` is taken to be wrong; the larger, the fewer rows and the more alike the
+        Share of rows where ``p(c | x)`` is sure of a wrong class; the larger, the fewer rows and the more alike the
         classes.
     confusions : numpy.ndarray of float64, [K, K]
         Where lapses lead: ``[c, b]`` is how often a row that looks like class c is of class b instead. Zero diagonal,
@@ -38,6 +40,7 @@ class SecondOpinion:
     """
 
     noise_matrix: np.ndarray
+    overlap: float
     lapses: float
     confusions: np.ndarray
 
@@ -62,7 +65,7 @@ class SecondOpinion:
         confusions = np.stack([classes[likeliest == c].sum(axis=0, dtype=np.float64) for c in range(num_classes)])
         confusions += _TINY
         np.fill_diagonal(confusions, 0.0)
-        return cls(normalized(shrunk_noise_matrix(counts) + _IMPOSSIBLE), lapses, normalized(confusions))
+        return cls(normalized(shrunk_noise_matrix(counts) + _IMPOSSIBLE), overlap, lapses, normalized(confusions))
 
     def posterior(self, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """``q_c ~ ((1 - e) p_c + e B[b, c]) T[c, y]`` with the share e of lapses, and b the largest of p.

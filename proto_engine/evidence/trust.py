@@ -15,6 +15,9 @@ STARVED = 0.25  # of its size: a class that wins less has lost its rows to anoth
 TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
 MIN_NOISE = 0.02  # clean label sets of many rows are estimated at .003 to .014; below this, most changes would be wrong
 LAPSES_SEEN = 0.75  # of the lapses of the features may pass for noise: 5,000 clean labels are estimated at up to .040
+# Where classes overlap by more than this, clear rows are wrong, too: 0.05 of noise is estimated at .10 to .15, and
+# mostly right labels would be changed for worse.
+MOST_OVERLAP, MIN_NOISE_BEYOND = 0.3, 0.15
 MARGIN = 0.4  # by which the suggested label's probability must exceed the given one's
 _NAMED = 5  # classes in a message
 
@@ -33,15 +36,16 @@ class Trust:
     trusted: np.ndarray
     contradicted: np.ndarray
 
-    def objection(self, noise: float, lapses: float, names: np.ndarray) -> str | None:
+    def objection(self, noise: float, overlap: float, lapses: float, names: np.ndarray) -> str | None:
         """Why no label may be changed; None when labels may.
 
         Parameters
         ----------
         noise : float
             Estimated share of wrong labels.
-        lapses : float
-            Share of rows that the features are taken to be wrong about.
+        overlap, lapses : float
+            Share of rows that the features are expected to be wrong about, and share that they are sure and wrong
+            about.
         names : numpy.ndarray of int64, [K]
             The classes' own numbers.
         """
@@ -53,7 +57,7 @@ class Trust:
             )
         if self.trusted.mean() < TRUSTED_SHARE:
             return f"only {self.trusted.sum()} of {len(names)} classes have clear rows that mostly bear their own label"
-        least = MIN_NOISE + LAPSES_SEEN * lapses
+        least = max(MIN_NOISE + LAPSES_SEEN * lapses, MIN_NOISE_BEYOND if overlap > MOST_OVERLAP else 0.0)
         if noise < least:
             return (
                 f"the estimated share of wrong labels, {noise:.3f}, is below {least:.3f}: "
