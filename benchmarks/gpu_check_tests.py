@@ -24,6 +24,7 @@ from verified import ROOT
 _PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
 _THREADS = {"OMP_NUM_THREADS": "2", "PROTO_ENGINE_NUM_THREADS": "4"}
 _NOTHING_RAN = 5  # pytest's status
+_LISTS = re.compile(r"\b(EXACT|SCORING)\b")  # of all backends, each tile loop for itself
 # Tests of a loop have its name among their parameters; "mma" is in "wgmma" too.
 _TESTS_OF = {"simt": "simt", "mma": "mma and not wgmma", "wgmma": "wgmma and not cluster", "wgmma-cluster": "cluster"}
 _TESTS_OF_NO_LOOP = "not simt and not mma and not cluster"
@@ -48,12 +49,19 @@ def lanes(root: Path = ROOT) -> dict[str, list[str]]:
     for all others."""
     native = sorted(path.relative_to(root).as_posix() for path in (root / "tests").glob("test_cuda*.py"))
     native.append("tests/test_device_scoring.py")
-    cupy, exact = ["tests/test_backend_cupy.py"], ["tests/test_backends_exact.py", "tests/test_backends_score.py"]
+    cupy = ["tests/test_backend_cupy.py"]
     files = {"cuda": native, "cupy": cupy}
-    found = {loop: [*_selected(loop), *files[loop.partition("/")[0]], *exact] for loop in LOOPS}
+    shared = [path for path in _of_all_backends(root) if path not in (*native, *cupy)]
+    found = {loop: [*_selected(loop), *files[loop.partition("/")[0]], *shared] for loop in LOOPS}
     found |= {backend: ["-k", _TESTS_OF_NO_LOOP, *paths] for backend, paths in files.items()}
     found["others"] = ["-k", "not cuda: and not cupy:", "tests", *(f"--ignore={path}" for path in (*native, *cupy))]
     return found
+
+
+def _of_all_backends(root: Path) -> list[str]:
+    """Files whose tests have every backend and tile loop as a parameter."""
+    found = sorted((root / "tests").glob("test_*.py"))
+    return [path.relative_to(root).as_posix() for path in found if _LISTS.search(path.read_text("utf-8"))]
 
 
 def tests(context: Context) -> Outcome:

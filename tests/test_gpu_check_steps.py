@@ -70,6 +70,10 @@ def test_every_test_for_a_gpu_is_in_a_lane():
     taken = {path for name in ("cuda", "cupy") for path in lanes[name] if path.endswith(".py")}
     assert taken == {option.removeprefix("--ignore=") for option in lanes["others"] if option.startswith("--ignore=")}
     assert "tests/test_cuda.py" in taken
+    for loop in LOOPS:  # files whose parameters "cuda:mma" and the like the last lane leaves to these
+        assert {f"tests/test_{name}.py" for name in ("backends_exact", "backends_score", "backends_contrast")} < set(
+            lanes[loop]
+        )
     for options in lanes.values():
         assert all((ROOT / path.removeprefix("--ignore=")).exists() for path in options if "test" in path)
 
