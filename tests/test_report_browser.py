@@ -49,6 +49,7 @@ def expect(found: Any) -> Any:
     """Playwright's waiting assertions; its `wait_for_function` needs `eval`, which the page forbids itself."""
     from playwright.sync_api import expect as waiting
 
+    waiting.set_options(timeout=20_000)
     return waiting(found)
 
 
@@ -104,6 +105,7 @@ def test_report_sorts_filters_and_searches(browser: Any, small: Path) -> None:
         assert rows_of(page) == []
         page.keyboard.press("Escape")
         page.click("#filters button[type=reset]")
+        expect(page.locator("#matching")).to_have_text("8 of 8 rows")
         page.click("#suspect-order")
         assert rows_of(page) == [7, 1, 3, 5, 4, 6, 2, 0]
         page.locator("#before rect[data-given='1'][data-suggested='2']").click()
@@ -186,23 +188,22 @@ def test_report_decisions_by_key_and_click_reach_the_labels(
 def test_report_matrix_follows_decisions(browser: Any, small: Path) -> None:
     with open_page(browser, small) as page:
 
-        def after() -> list[list[int]]:
-            page.wait_for_timeout(100)  # painted in the next frame
-            texts = page.eval_on_selector_all("#after text.value", "texts => texts.map(text => text.textContent)")
-            return np.array([int(text or 0) for text in texts]).reshape(3, 3).tolist()
+        def shows(*counts: int) -> None:
+            """Painted in the next frame; no number where there is none."""
+            expect(page.locator("#after text.value")).to_have_text([str(count or "") for count in counts])
 
         page.check("input[value=counts]")
-        assert after() == [[2, 1, 0], [1, 1, 1], [1, 0, 1]]
+        shows(2, 1, 0, 1, 1, 1, 1, 0, 1)
         page.keyboard.press("a")  # row 7: 1 -> 0
-        assert after() == [[3, 1, 0], [0, 1, 1], [1, 0, 1]]
+        shows(3, 1, 0, 0, 1, 1, 1, 0, 1)
         page.select_option("#undecided", "suggested")
-        assert after() == [[4, 0, 0], [0, 2, 0], [0, 0, 2]]
+        shows(4, 0, 0, 0, 2, 0, 0, 0, 2)
         page.focus("#grid")
         page.keyboard.press("r")  # row 1 stays 1, suggested 2
-        assert after() == [[4, 0, 0], [0, 2, 1], [0, 0, 1]]
+        shows(4, 0, 0, 0, 2, 1, 0, 0, 1)
         assert page.inner_text("#after-changed") == "3"
         page.keyboard.press("u")
-        assert after() == [[4, 0, 0], [0, 2, 0], [0, 0, 2]]
+        shows(4, 0, 0, 0, 2, 0, 0, 0, 2)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
