@@ -316,8 +316,8 @@ def trusted_with(own_of_40):
 
 def test_trust_of_small_classes_comes_from_all_of_them():
     # one standard error of 40 anchors is a lead of 6.3, three are 19
-    assert not trusted_with([24, 24]).trusted.any()  # 8 ahead each, 16 of 80: less than three errors, 27
-    found = trusted_with([24] * 10)  # 80 ahead of 400, whose three errors are 60
+    assert not trusted_with([24, 24]).trusted.any()  # the other one leads by 8 of 40
+    found = trusted_with([24] * 10)  # the nine others lead by 72 of 360, and three errors are 57
     assert found.trusted.all() and not found.contradicted.any()
     found = trusted_with([24] * 8 + [23, 30] + [10] + [24] * 9)  # 6 ahead is too little, and one has another name
     np.testing.assert_array_equal(np.flatnonzero(~found.trusted), [8, 10])
@@ -325,11 +325,24 @@ def test_trust_of_small_classes_comes_from_all_of_them():
     assert not trusted_with([20] * 10).trusted.any()
 
 
+def test_trust_doubts_a_class_that_is_unlike_the_others():
+    found = trusted_with([40] * 9 + [28])  # 16 ahead of 40; like the others it would lead by six errors
+    np.testing.assert_array_equal(np.flatnonzero(~found.trusted), [9])
+    assert trusted_with([40] * 9 + [30]).trusted.all()
+
+
+def test_trust_wants_more_noise_the_more_the_classes_overlap():
+    trust = Trust(trusted=np.ones(3, dtype=bool), contradicted=np.zeros(3, dtype=bool))
+    names = np.arange(3)
+    assert trust.objection(0.03, 0.3, 0.0, names) is None
+    assert trust.objection(0.03, 0.304, 0.0, names) is None
+    assert trust.objection(0.16, 0.36, 0.0, names) is None
+    assert "0.130, is below 0.140" in trust.objection(0.13, 0.36, 0.0, names)
+
+
 def test_trust_takes_noise_for_none_that_errors_of_the_features_explain():
     trust = Trust(trusted=np.ones(3, dtype=bool), contradicted=np.zeros(3, dtype=bool))
     assert trust.objection(0.03, 0.2, 0.0, np.arange(3)) is None
-    assert trust.objection(0.16, 0.31, 0.0, np.arange(3)) is None
-    assert "0.140, is below 0.150:" in trust.objection(0.14, 0.31, 0.0, np.arange(3))
     reason = trust.objection(0.03, 0.2, 0.04, np.arange(3))
     assert reason == (
         "the estimated share of wrong labels, 0.030, is below 0.050: too few to be told from errors of the features"

@@ -10,14 +10,15 @@ from .anchors import MIN_CLASS, Clarity, anchor_labels
 
 TRUST_SHARE = 0.3  # of the rows that a class wins: more than make T, so that a small wrong core cannot pass for all
 STANDARD_ERRORS = 3.0  # by which the anchors' own label must lead: chance alone does not
-OWN_ERRORS = 1.0  # are enough for a class where the anchors of all classes together lead by three
+OWN_ERRORS = 1.0  # are enough for a class that could hardly lead by three if it were like the others, which surely do
+REACHED = 5.0  # errors: a class with such a lead is seen to lead by three, but for one time in 40
 STARVED = 0.25  # of its size: a class that wins less has lost its rows to another one
 TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
 MIN_NOISE = 0.02  # clean label sets of many rows are estimated at .003 to .014; below this, most changes would be wrong
 LAPSES_SEEN = 0.75  # of the lapses of the features may pass for noise: 5,000 clean labels are estimated at up to .040
-# Where classes overlap by more than this, clear rows are wrong, too: 0.05 of noise is estimated at .10 to .15, and
-# mostly right labels would be changed for worse.
-MOST_OVERLAP, MIN_NOISE_BEYOND = 0.3, 0.15
+# Where classes overlap by more than this, clear rows are wrong, too, and right labels would be changed: the least noise
+# rises by twice of what is above.
+MOST_OVERLAP, RISE = 0.3, 2.0
 MARGIN = 0.4  # by which the suggested label's probability must exceed the given one's
 _NAMED = 5  # classes in a message
 
@@ -27,8 +28,8 @@ class Trust:
     """Attributes
     ----------
     trusted : numpy.ndarray of bool, [K]
-        The clear rows of the class mostly bear its label, beyond doubt or like those of the other classes, and it wins
-        the rows that bear it.
+        The clear rows of the class mostly bear its label, by three standard errors, or by one where a small class could
+        not lead by three; and it wins the rows that bear it.
     contradicted : numpy.ndarray of bool, [K]
         The clear rows of the class mostly bear one other label.
     """
@@ -57,7 +58,7 @@ class Trust:
             )
         if self.trusted.mean() < TRUSTED_SHARE:
             return f"only {self.trusted.sum()} of {len(names)} classes have clear rows that mostly bear their own label"
-        least = max(MIN_NOISE + LAPSES_SEEN * lapses, MIN_NOISE_BEYOND if overlap > MOST_OVERLAP else 0.0)
+        least = MIN_NOISE + LAPSES_SEEN * lapses + RISE * max(0.0, overlap - MOST_OVERLAP)
         if noise < least:
             return (
                 f"the estimated share of wrong labels, {noise:.3f}, is below {least:.3f}: "
@@ -80,11 +81,12 @@ def judge(clarity: Clarity, labels: np.ndarray, num_classes: int) -> Trust:
 
     Notes
     -----
-    With n_c anchors of class c, of which a share d bears c and a share o the next most frequent label, the difference
-    d - o has a standard error of at most ``sqrt((d + o) / n_c)``. A class is trusted where it leads by three of them.
-    Among small classes with much noise hardly any does, although all together leave no doubt: where the sum of
-    ``n_c (d - o)`` is three times its own error, ``sqrt(sum n_c (d + o))``, one is enough. Then a class of 40 anchors
-    in which another label is ahead by 60 to 40 passes for trusted with a chance of less than 1 in 100.
+    With n_c anchors of class c, of which a share d bears c and a share o the next most frequent label, the lead d - o
+    has a standard error of at most ``sqrt((d + o) / n_c)``. A class is trusted where it leads by three of them. A small
+    class with much noise hardly can, although all classes together leave no doubt. So one is enough where the other
+    classes together lead by three of their errors, but by less than five of this class's: if it were like them, it
+    might well miss three. A class of 40 anchors in which another label is ahead by 60 to 40 then passes with a chance
+    of 1 in 120, and one in which two labels are even with 1 in 7.
     """
     counts = anchor_labels(clarity, labels, num_classes, TRUST_SHARE)
     number = counts.sum(axis=1)  # [K]
@@ -93,9 +95,12 @@ def judge(clarity: Clarity, labels: np.ndarray, num_classes: int) -> Trust:
     np.fill_diagonal(shares, 0.0)
     other = shares.max(axis=1)
     lead, error = own - other, np.sqrt((own + other) / number)
-    together = number @ lead > STANDARD_ERRORS * np.sqrt(number @ (own + other))
+    others = number.sum() - number  # [K] anchors of the other classes
+    ahead = number @ lead - number * lead
+    spread = np.sqrt(number @ (own + other) - number * (own + other))
+    small = (ahead > STANDARD_ERRORS * spread) & (ahead < REACHED * error * others)
     enough = number >= MIN_CLASS
-    trusted = enough & (lead > (OWN_ERRORS if together else STANDARD_ERRORS) * error)
+    trusted = enough & (lead > np.where(small, OWN_ERRORS, STANDARD_ERRORS) * error)
     contradicted = enough & (-lead > STANDARD_ERRORS * error)
 
     wins = np.bincount(clarity.winner, minlength=num_classes)
