@@ -134,17 +134,14 @@ def _loop(which: str, device: Any) -> Engine | None:
         from proto_engine.backends.cuda import CudaBackend
 
         instance = CudaBackend(loop=which)
+        runs = instance._available_loops(device.index or 0)
     except Exception as error:
         left_out(name, error)
         return None
-    engine = _probe("cuda", device, instance, name)
-    if engine is None:
-        return None
-    runs = instance._available_loops(device.index or 0)
     if which not in runs:
         left_out(name, f"the tile loops to run here are {', '.join(runs) or 'none'}")
         return None
-    return engine
+    return _probe("cuda", device, instance, name)
 
 
 def _probe(backend: str, device: Any, instance: Any, name: str | None = None) -> Engine | None:

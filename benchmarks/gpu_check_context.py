@@ -51,7 +51,7 @@ def loops_here(context: Context) -> list[str]:
 
 
 def dead_loops(context: Context) -> list[str]:
-    """The tile loops of this GPU that did not come through the step `loops`, and CuPy's of the same sources. None
+    """The tile loops of this GPU that did not come through the step `loops`, and CuPy's of the same sources. Empty
     where that step has not been run: then nothing is known."""
     ended = context.before.get("loops")
     if ended is None or ended.loops is None:

@@ -40,8 +40,8 @@ def record(context: Context) -> Outcome:
         return Outcome(FAILED, f"nothing recorded: not run: {', '.join(missing)}")
     if context.before["planted"].outcome != PASSED:
         return Outcome(FAILED, "nothing recorded: the sanitizer did not find what was planted")
-    clean = context.before["sanitizer"].loops or []
-    through = [loop for loop in context.before["tests"].loops or [] if loop in clean]
+    clean, dead = context.before["sanitizer"].loops or [], dead_loops(context)
+    through = [loop for loop in context.before["tests"].loops or [] if loop in clean and loop not in dead]
     if not through:
         return Outcome(FAILED, "nothing recorded: no tile loop came through", loops=[])
     run = write_record(context.gpu, through, context.root)
@@ -54,7 +54,7 @@ def benchmarks(context: Context) -> Outcome:
     """All benchmarks, one after another: nothing else may run meanwhile."""
     rows_file = context.out / "results.jsonl"
     dead = dead_loops(context)
-    told, bad = [f"left out: {', '.join(dead)}"] if dead else [], False
+    told, bad = [f"left out: {', '.join(dead)}"] if dead else [], bool(dead)
     for bench in BENCHES:
         before = len(read_rows(rows_file))
         words = [sys.executable, f"benchmarks/{bench}.py", "--device", "cuda", "--gpu-check", "--out", str(rows_file)]

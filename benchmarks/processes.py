@@ -110,14 +110,13 @@ class Runner:
 def _end(process: Any) -> str:
     """End a process and all of its group; what it had put out, as far as that is to be had: a driver may keep a
     process whose kernel hangs from ending, and whoever left the group may keep its pipe open."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+    output = b""
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+        try:
             return str(process.communicate(timeout=_GRACE)[0])
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            break
-    with suppress(subprocess.TimeoutExpired):
-        return str(process.communicate(timeout=_GRACE)[0])
-    return "[did not end]\n"
+        except subprocess.TimeoutExpired as error:
+            output = error.output or output
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output
+    return f"{text}[{'did not end' if process.poll() is None else 'left its output open'}]\n"

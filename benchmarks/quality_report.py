@@ -81,13 +81,14 @@ def _failures(group: Sequence[Row]) -> list[str]:
 
 def _caption(group: Sequence[Row]) -> str:
     first = group[0]
+    bold = "; the best mean of a column is bold, whoever has it" if len({row["method"] for row in group}) > 1 else ""
     seeds = _listed({row["seed"] for row in group if row["seed"] is not None})
     days = _listed({row["date"][:10] for row in group})
     commits = _listed({row["commit"] for row in group if row["commit"]})
     commands = "; ".join(f"`{text}`" for text in sorted({_plain(row["command"]) for row in group}))
     return (
         f"**{_title(first)}**: {first['num_samples']:,} x {first['dim']:,} {first['dtype']}, {first['num_classes']} "
-        f"classes. Mean ± standard deviation over seeds {seeds}; the best mean of a column is bold, whoever has it. "
+        f"classes. Mean ± standard deviation over seeds {seeds}{bold}. "
         f"{_listed({row['device'] for row in group})}. Measured {days}, commit {commits}, {commands}."
     )
 

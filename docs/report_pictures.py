@@ -32,10 +32,14 @@ KEYS = "ajajarj"  # accept, go on, accept, go on, accept, reject, go on
 def example(folder: Path) -> Path:
     """The page of the example, made in an empty folder."""
     (code,) = re.findall(r"```python\n(from pathlib import Path\n.*?)```", (DOCS / "report.md").read_text(), re.DOTALL)
+    before = Path.cwd()
     os.chdir(folder)
-    exec(code, {})
-    if main(["report", "features.npy", "labels.csv", "-o", "report.html", "--images", "digits"]):
-        raise SystemExit("the example failed")
+    try:
+        exec(code, {})
+        if main(["report", "features.npy", "labels.csv", "-o", "report.html", "--images", "digits"]):
+            raise SystemExit("the example failed")
+    finally:
+        os.chdir(before)
     return folder / "report.html"
 
 
@@ -57,4 +61,3 @@ if __name__ == "__main__":
         page_file = example(Path(folder))
         for settings in PICTURES:
             picture(browser, page_file, *settings)
-        os.chdir(DOCS)

@@ -321,7 +321,7 @@ def test_table_says_where_expectation_fails_and_labels_get_worse():
 
 def test_table_without_rivals_speaks_of_our_expectations_only():
     text = quality_report.quality_tables([made(seed=s, noise_seed=s) for s in (3, 4)])
-    assert "Another method" not in text and "Of 2 runs, expected" in text and "over seeds 3, 4;" in text
+    assert "Another method" not in text and "Of 2 runs, expected" in text and "over seeds 3, 4. " in text
     assert "Of " not in quality_report.quality_tables([made("published")])
 
 

@@ -98,7 +98,7 @@ def assert_same_as_cpu(backend: CudaBackend, m: int, dim: int, dtype: str, *quan
 @pytest.mark.gpu
 def test_self_check_passes_on_this_gpu():
     found = {name: reason for name, reason in pe.self_check().items() if name.startswith("cuda/")}
-    assert found
+    assert None in found.values()
     assert {name: reason for name, reason in found.items() if reason and not reason.startswith("unavailable: ")} == {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,9 +53,14 @@ def test_what_cannot_be_ended_is_not_waited_for(tmp_path, monkeypatch):
     """A child that left the group keeps the pipe open."""
     monkeypatch.setattr(processes, "_GRACE", 0.2)
     began = time.monotonic()
-    code = "import subprocess; subprocess.Popen(['sleep', '15'], start_new_session=True)"
-    done = Runner(tmp_path, tmp_path / "log.txt").run(python(code), 1)
-    assert done.status is None and done.output == "[did not end]\n"
+    code = (
+        "import subprocess, time; child = subprocess.Popen(['sleep', '15'], start_new_session=True)\n"
+        "print(child.pid, flush=True); time.sleep(15)"
+    )
+    done = Runner(tmp_path, tmp_path / "log.txt").run(python(code), 2)
+    child, told = done.output.splitlines()
+    os.kill(int(child), signal.SIGKILL)
+    assert done.status is None and told == "[left its output open]"
     assert time.monotonic() - began < 14
 
 

@@ -30,6 +30,9 @@ class Pictures(list):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
     with open_browser() as started:
         yield started
 
@@ -45,12 +48,11 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
-def expect(found: Any) -> Any:
+def soon(found: Any) -> Any:
     """Playwright's waiting assertions; its `wait_for_function` needs `eval`, which the page forbids itself."""
-    from playwright.sync_api import expect as waiting
+    from playwright.sync_api import expect
 
-    waiting.set_options(timeout=20_000)
-    return waiting(found)
+    return expect(found)
 
 
 def shown(page: Any, column: str) -> list[str]:
@@ -96,7 +98,7 @@ def test_report_sorts_filters_and_searches(browser: Any, small: Path) -> None:
         page.fill("#filter-low", "0.92")
         assert rows_of(page) == [7]
         page.click("#filters button[type=reset]")
-        expect(page.locator("#matching")).to_have_text("8 of 8 rows")
+        soon(page.locator("#matching")).to_have_text("8 of 8 rows")
         page.fill("#filter-text", "IM3")
         assert rows_of(page) == [3]
         page.fill("#filter-text", "5")  # a row number
@@ -105,7 +107,7 @@ def test_report_sorts_filters_and_searches(browser: Any, small: Path) -> None:
         assert rows_of(page) == []
         page.keyboard.press("Escape")
         page.click("#filters button[type=reset]")
-        expect(page.locator("#matching")).to_have_text("8 of 8 rows")
+        soon(page.locator("#matching")).to_have_text("8 of 8 rows")
         page.click("#suspect-order")
         assert rows_of(page) == [7, 1, 3, 5, 4, 6, 2, 0]
         page.locator("#before rect[data-given='1'][data-suggested='2']").click()
@@ -161,7 +163,7 @@ def test_report_decisions_by_key_and_click_reach_the_labels(
         assert page.inner_text("#progress").startswith("2 accepted")
         page.select_option("#filter-decision", "accept")
         assert rows_of(page) == [7, 5]
-        expect(page.locator("#after-changed")).to_have_text("3")
+        soon(page.locator("#after-changed")).to_have_text("3")
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "decisions.csv")
@@ -190,7 +192,7 @@ def test_report_matrix_follows_decisions(browser: Any, small: Path) -> None:
 
         def shows(*counts: int) -> None:
             """Painted in the next frame; no number where there is none."""
-            expect(page.locator("#after text.value")).to_have_text([str(count or "") for count in counts])
+            soon(page.locator("#after text.value")).to_have_text([str(count or "") for count in counts])
 
         page.check("input[value=counts]")
         shows(2, 1, 0, 1, 1, 1, 1, 0, 1)
@@ -232,7 +234,7 @@ def test_report_without_storage_still_works(browser: Any, small: Path) -> None:
         page.reload()
         page.keyboard.press("a")
         assert page.inner_text("#progress").startswith("1 accepted")
-        expect(page.locator("#kept")).to_contain_text("keeps no data")
+        soon(page.locator("#kept")).to_contain_text("keeps no data")
 
 
 def test_report_of_50000_rows_stays_fluid(browser: Any, tmp_path: Path) -> None:
@@ -260,8 +262,8 @@ def test_report_of_50000_rows_stays_fluid(browser: Any, tmp_path: Path) -> None:
             assert min(taken[::2]) < 100, name  # the machine may be busy with other work
             assert min(taken[1::2]) < 100, name
         page.evaluate("document.getElementById('grid-view').scrollTop = 25000 * 30")
-        expect(page.locator(".row[data-place='25000']:not([hidden])")).to_have_count(1)
+        soon(page.locator(".row[data-place='25000']:not([hidden])")).to_have_count(1)
         page.focus("#grid")
         page.keyboard.press("End")
-        expect(page.locator(".row[data-place='49999'][aria-selected=true]")).to_have_count(1)
+        soon(page.locator(".row[data-place='49999'][aria-selected=true]")).to_have_count(1)
         assert page.locator(".row").count() < 100

@@ -42,7 +42,7 @@ DTYPES = {np.dtype(np.float16): 0, BFLOAT16: 1, np.dtype(np.float32): 2, np.dtyp
 def loops_left_out() -> frozenset[str]:
     """Tile loops that must not be started, as PROTO_ENGINE_WITHOUT_LOOPS lists them with commas in between: a
     self-check finds a loop that is wrong, and waits forever for one that hangs."""
-    names = frozenset(filter(None, os.environ.get(WITHOUT_LOOPS, "").split(",")))
+    names = frozenset(filter(None, map(str.strip, os.environ.get(WITHOUT_LOOPS, "").split(","))))
     if unknown := sorted(names - LOOPS.keys()):
         raise ValueError(f"{WITHOUT_LOOPS}: wanted some of {', '.join(LOOPS)}, got {', '.join(unknown)}")
     return names

@@ -94,10 +94,12 @@ def choose_loop(backend: DeviceBackend, device: int, wanted: str | None, availab
     if checked in available:
         return checked
     if not available:
-        raise BackendUnavailable(f"backend {backend.name!r} is unavailable: device {device} runs none of its loops")
+        raise BackendUnavailable(
+            f"backend {backend.name!r} is unavailable: device {device} runs none of its loops{_left_out()}"
+        )
     if wanted is not None and wanted not in available:
         raise BackendUnavailable(
-            f"loop: wanted one of {', '.join(map(repr, available))} on device {device}, got {wanted!r}"
+            f"loop: wanted one of {', '.join(map(repr, available))} on device {device}, got {wanted!r}{_left_out()}"
         )
     names = [wanted] if wanted else [*_verified_loops(backend, device, available), available[0]]
     reasons = {}
@@ -166,6 +168,12 @@ def require(backend: Backend, device: int | None) -> None:
         raise BackendUnavailable(f"backend {backend.name!r} is unavailable: failed its self-check ({reason})")
 
 
+def _left_out() -> str:
+    """What a message adds where tile loops are left out by the environment."""
+    found = loops_left_out()
+    return f" ({WITHOUT_LOOPS} leaves out {', '.join(sorted(found))})" if found else ""
+
+
 def why_not_auto(backend: Backend, device: int | None) -> str | None:
     """Why "auto" must not take a backend for features on a GPU; None where it may."""
     if not _has_loops(backend):
@@ -175,7 +183,8 @@ def why_not_auto(backend: Backend, device: int | None) -> str | None:
     loops = _verified_loops(backend, device, backend._available_loops(device))
     if not loops:
         capability = capability_text(backend.compute_capability(device))
-        return f"no recorded run on a GPU of compute capability {capability} has verified one of its tile loops"
+        told = f"no recorded run on a GPU of compute capability {capability} has verified one of its tile loops"
+        return told + _left_out()
     reasons = [loop_outcome(backend, device, loop) for loop in loops]
     reason = score_outcome(backend, device) if None in reasons else reasons[0]
     return None if reason is None else f"failed its self-check ({reason})"

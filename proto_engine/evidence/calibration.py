@@ -9,13 +9,13 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from .anchors import Clarity, anchor_labels
-from .second_opinion import SecondOpinion, normalized
-from .shrinkage import shrunk_noise_matrix
+from .second_opinion import SecondOpinion
+from .shrinkage import normalized, shrunk_noise_matrix
 
 ANCHOR_SHARE = 0.1  # of the rows that a class wins: clear enough to be of that class, enough to count labels on
 SMOOTHING = 0.01  # spread over all labels: no label is impossible
-# Noise that gathers on hard images makes p flat: with 40 % of it up to 6 points more changes were right than expected.
-# A sharper p left more labels right on every set of 50,000 rows and more, with people's noise and with even noise, too.
+# Noise that gathers on hard images makes p flat. Chosen on sets of 1,300 to 60,000 rows: at 1.1 more labels were right
+# than at 1 on all large ones, and what is expected was closest over all kinds of noise.
 SHARPNESS = 1.1
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
 EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
@@ -29,7 +29,7 @@ _TINY = 1e-9  # a class that no row belongs to keeps the anchors' row of T
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """``p(c | x) ~ softmax([s(x), 1] W)_c`` and ``T[c, y] = p(given y | true c)``.
+    """``p(c | x) = softmax([s(x), 1] W)_c`` and ``T[c, y] = p(given y | true c)``.
 
     Attributes
     ----------

@@ -72,3 +72,8 @@ def _rates(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     likelihood = betaln(total + b * mean, number - total + b * (1 - mean)) - betaln(b * mean, b * (1 - mean))
     best = _STRENGTHS[likelihood.sum(axis=1).argmax()]
     return (total + best * mean) / (number + best)
+
+
+def normalized(rows: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1."""
+    return rows / rows.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ REACHED = 5.0  # errors: a class with such a lead is seen to lead by three, but 
 STARVED = 0.25  # of its size: a class that wins less has lost its rows to another one
 TRUSTED_SHARE = 0.5  # of the classes: where fewer hold, labels and features do not belong together
 MIN_NOISE = 0.02  # clean label sets of many rows are estimated at .003 to .014; below this, most changes would be wrong
-LAPSES_SEEN = 0.75  # of the lapses of the features may pass for noise: 5,000 clean labels are estimated at up to .040
+LAPSES_SEEN = 0.75  # of the lapses of the features may pass for noise, so that more noise is estimated of fewer rows
 # Where classes overlap by more than this, clear rows are wrong, too, and right labels would be changed: the least noise
 # rises by twice of what is above.
 MOST_OVERLAP, RISE = 0.3, 2.0

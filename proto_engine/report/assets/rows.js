@@ -48,9 +48,11 @@ function buildHead(sortBy) {
     element("grid-head").append(cell);
   }
   const widths = { number: "4.6rem", picture: "2.4rem", name: "minmax(5rem, 1fr)", path: "minmax(8rem, 3fr)", decision: "7.5rem" };
-  const template = (list) => list.map((column) => widths[column.kind.split(" ")[0]]).join(" ");
-  element("grid").style.setProperty("--wide", template(columns));
-  element("grid").style.setProperty("--narrow", template(columns.filter((column) => !column.kind.endsWith("extra") && column.key !== "row")).replace("7.5rem", "5.4rem").replace("4.6rem", "4.4rem").replace("5rem", "4.4rem"));
+  const narrower = { ...widths, number: "4.4rem", name: "minmax(4.7rem, 1fr)", decision: "5.4rem" };
+  const template = (list, wide) => list.map((column) => wide[column.kind.split(" ")[0]]).join(" ");
+  element("grid").style.setProperty("--wide", template(columns, widths));
+  const few = columns.filter((column) => !column.kind.endsWith("extra") && column.key !== "row");
+  element("grid").style.setProperty("--narrow", template(few, narrower));
 }
 
 function markSort() {
