@@ -205,6 +205,20 @@ def test_second_opinion_doubts_changes_between_classes_that_look_alike():
     assert to_alike < to_other - 0.1
 
 
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_second_opinion_is_finite_with_a_class_that_is_never_likeliest(num_classes):
+    classes = np.tile(np.linspace(0.6, 0.0, num_classes), (30, 1))
+    classes /= classes.sum(axis=1, keepdims=True)
+    labels = np.arange(30) % num_classes
+    opinion = SecondOpinion.of(classes, Clarity.of(classes), labels)
+    assert opinion.lapses == (0.5 if num_classes == 4 else 0.0)  # of so few rows as many as there may be, or none
+    np.testing.assert_allclose(opinion.confusions.sum(axis=1), 1.0)
+    np.testing.assert_allclose(opinion.confusions[-1, :-1], 1 / (num_classes - 1))  # lapses lead anywhere
+    posterior = opinion.posterior(classes, labels)
+    assert (posterior >= 0).all()
+    np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
+
+
 def test_sharper_probabilities_are_a_power_of_the_fitted_ones():
     scores, labels, _ = noisy_problem(2_000, NOISE)
     clarity = Clarity.of(scores)
