@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from processes import Done, Runner
+from processes import Runner
 from verified import ROOT, Gpu
 
 PASSED, FAILED = "passed", "failed"
@@ -69,7 +69,6 @@ def name_of(loop: str) -> str:
     return loop.partition("/")[2]
 
 
-def last_line(done: Done) -> str:
-    """What a command said last, or why it came to no end."""
-    lines = done.output.strip().splitlines()
-    return done.why if done.status is None or not lines else lines[-1].strip("= ")
+def left_out(loops: Sequence[str]) -> list[str]:
+    """What a step's detail begins with: the loops that it leaves out, or nothing."""
+    return [f"left out: {', '.join(loops)}"] if loops else []

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from gpu_check_context import FAILED, PASSED, Context, Outcome, dead_loops, loops_here
+from gpu_check_context import FAILED, PASSED, Context, Outcome, dead_loops, left_out, loops_here
 from processes import Command, Done
 from verified import ROOT
 
@@ -65,9 +65,8 @@ def sanitizer(context: Context) -> Outcome:
     done = context.runner.run_together(commands, context.limit(150))
     wrong = [name for name, result in done.items() if result.status != 0 or not _CLEAN.search(result.output)]
     clean = [loop for loop in alive if not any(name.split()[0] == loop for name in wrong)]
-    told = [f"left out: {', '.join(dead)}"] if dead else []
-    told += [f"{name}: {_what(done[name])}" for name in wrong] or [f"{len(done)} runs, all clean"]
-    return Outcome(FAILED if dead or wrong else PASSED, "; ".join(told), loops=clean)
+    found = [f"{name}: {_what(done[name])}" for name in wrong] or [f"{len(done)} runs, all clean"]
+    return Outcome(FAILED if dead or wrong else PASSED, "; ".join(left_out(dead) + found), loops=clean)
 
 
 def _examined(program: str, tool: str) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpu_check_context import FAILED, LOOPS, PASSED, Context, Outcome, dead_loops, without
+from gpu_check_context import FAILED, LOOPS, PASSED, Context, Outcome, dead_loops, left_out, without
 from gpu_check_sanitizer import planted, sanitizer
 from gpu_check_tests import loops, tests
 from processes import Command
@@ -54,7 +54,7 @@ def benchmarks(context: Context) -> Outcome:
     """All benchmarks, one after another: nothing else may run meanwhile."""
     rows_file = context.out / "results.jsonl"
     dead = dead_loops(context)
-    told, bad = [f"left out: {', '.join(dead)}"] if dead else [], bool(dead)
+    told, bad = left_out(dead), bool(dead)
     for bench in BENCHES:
         before = len(read_rows(rows_file))
         words = [sys.executable, f"benchmarks/{bench}.py", "--device", "cuda", "--gpu-check", "--out", str(rows_file)]

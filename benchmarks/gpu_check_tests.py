@@ -13,7 +13,7 @@ from gpu_check_context import (
     Context,
     Outcome,
     dead_loops,
-    last_line,
+    left_out,
     loops_here,
     name_of,
     without,
@@ -39,7 +39,7 @@ def loops(context: Context) -> Outcome:
     done = context.runner.run_together(commands, context.limit(60))
     through = [loop for loop in here if _num_passed(done[loop])]
     if wrong := [loop for loop in here if loop not in through]:
-        why = ", ".join(f"{loop} ({last_line(done[loop])})" for loop in wrong)
+        why = ", ".join(f"{loop} ({_last_line(done[loop])})" for loop in wrong)
         return Outcome(FAILED, f"left out from here on: {why}", loops=through)
     return Outcome(PASSED if through else FAILED, ", ".join(through) or "none can run on this GPU", loops=through)
 
@@ -79,11 +79,9 @@ def tests(context: Context) -> Outcome:
     wrong = {name for name, number in passed.items() if number is None}
     through = [loop for loop in LOOPS if passed.get(loop) and not wrong & {loop, loop.partition("/")[0]}]
     total = sum(number or 0 for number in passed.values())
-    told = [f"{total} passed"]
-    if dead:
-        told.append(f"left out: {', '.join(dead)}")
+    told = [f"{total} passed", *left_out(dead)]
     if wrong:
-        told.append("failed: " + ", ".join(f"{name} ({last_line(done[name])})" for name in sorted(wrong)))
+        told.append("failed: " + ", ".join(f"{name} ({_last_line(done[name])})" for name in sorted(wrong)))
     return Outcome(PASSED if total and not dead and not wrong else FAILED, "; ".join(told), loops=through)
 
 
@@ -98,3 +96,9 @@ def _num_passed(done: Done) -> int | None:
         return None
     found = re.findall(r"(\d+) passed", done.output)
     return int(found[-1]) if found else 0
+
+
+def _last_line(done: Done) -> str:
+    """What a command said last, or why it came to no end."""
+    lines = done.output.strip().splitlines()
+    return done.why if done.status is None or not lines else lines[-1].strip("= ")

@@ -1,6 +1,8 @@
 """The pictures of docs/report.md: its own example, opened in Chromium.
 
-python docs/report_pictures.py
+    python docs/report_pictures.py
+
+Needs what the tests of the report need.
 """
 
 from __future__ import annotations

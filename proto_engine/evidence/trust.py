@@ -90,15 +90,14 @@ def judge(clarity: Clarity, labels: np.ndarray, num_classes: int) -> Trust:
     """
     counts = anchor_labels(clarity, labels, num_classes, TRUST_SHARE)
     number = counts.sum(axis=1)  # [K]
-    shares = counts / number[:, None]
-    own = np.diag(shares).copy()
-    np.fill_diagonal(shares, 0.0)
-    other = shares.max(axis=1)
-    lead, error = own - other, np.sqrt((own + other) / number)
-    others = number.sum() - number  # [K] anchors of the other classes
-    ahead = number @ lead - number * lead
-    spread = np.sqrt(number @ (own + other) - number * (own + other))
-    small = (ahead > STANDARD_ERRORS * spread) & (ahead < REACHED * error * others)
+    own = np.diag(counts).copy()
+    np.fill_diagonal(counts, 0.0)
+    other = counts.max(axis=1)
+    lead, variance = own - other, own + other  # all in anchors, n_c times what the notes have
+    error = np.sqrt(variance)
+    ahead, spread = lead.sum() - lead, np.sqrt(variance.sum() - variance)  # of the other classes together
+    like_them = ahead * number / (number.sum() - number)  # its lead if the class were like the others
+    small = (ahead > STANDARD_ERRORS * spread) & (like_them < REACHED * error)
     enough = number >= MIN_CLASS
     trusted = enough & (lead > np.where(small, OWN_ERRORS, STANDARD_ERRORS) * error)
     contradicted = enough & (-lead > STANDARD_ERRORS * error)
