@@ -286,9 +286,10 @@ void bind_cuda(py::module_& core);  // cuda_bindings.cpp
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Native core of proto_engine; see csrc/proto_engine.h for the contract.";
-  module.def("set_sgemm", [](const py::capsule& capsule) {
+  module.def("set_blas", [](const py::capsule& sgemm, const py::capsule& ssyrk) {
     // SciPy publishes its BLAS as capsules named with the C signature.
-    proto_engine::set_sgemm(reinterpret_cast<proto_engine::SgemmFunction>(capsule.get_pointer()));
+    proto_engine::set_blas(reinterpret_cast<proto_engine::SgemmFunction>(sgemm.get_pointer()),
+                           reinterpret_cast<proto_engine::SsyrkFunction>(ssyrk.get_pointer()));
   });
   module.def("instruction_set", &proto_engine::instruction_set);
   module.def("use_instruction_set", &proto_engine::use_instruction_set);

@@ -38,10 +38,13 @@ struct Execution {
 };
 struct Interrupted {};
 
-// Level-3 BLAS, Fortran interface (column major): C = alpha op(A) op(B) + beta C.
+// Level-3 BLAS, Fortran interface (column major): C = alpha op(A) op(B) + beta C, and one triangle of
+// C = alpha op(A) op(A)^T + beta C.
 using SgemmFunction = void (*)(char* transa, char* transb, int* m, int* n, int* k, float* alpha, float* a, int* lda,
                                float* b, int* ldb, float* beta, float* c, int* ldc);
-void set_sgemm(SgemmFunction sgemm);
+using SsyrkFunction = void (*)(char* uplo, char* trans, int* n, int* k, float* alpha, float* a, int* lda, float* beta,
+                               float* c, int* ldc);
+void set_blas(SgemmFunction sgemm, SsyrkFunction ssyrk);
 
 // The instruction set that the vector loops were chosen for: "avx512", "avx2" or "baseline".
 const char* instruction_set();

@@ -1,15 +1,16 @@
 // The one tile loop of the CPU engine.
 //
 // S = X X^T is symmetric, so only tiles on and above the diagonal are visited, and no tile outlives
-// its visit: a worker multiplies two groups of rows into a tile of its own (single-threaded sgemm),
-// hands the tile to an epilogue, and goes on. What the pass computes is the epilogue's affair:
+// its visit: a worker multiplies two groups of rows into a tile of its own (single-threaded sgemm, or
+// ssyrk on the diagonal), hands the tile to an epilogue, and goes on. What the pass computes is the
+// epilogue's affair:
 //
 //   struct Epilogue {
 //     void row(int worker, int64_t i, int64_t j0, const float* s, int64_t n);   // s[c] = s32(i, j0 + c)
 //   };
 //
 // Every pair i < j is shown exactly once, as part of row i; the epilogue adds it to row i and to
-// column j. Bytes: tile^2 floats a worker. Flops: m (m + tile) d, half of the full product.
+// column j. Bytes: tile^2 floats a worker. Flops: m^2 d, half of the full product.
 #pragma once
 
 #include <algorithm>
@@ -21,14 +22,15 @@
 
 namespace proto_engine {
 
-// The tiles (a, b), a <= b, of a square of `side` tiles, numbered row by row.
+// The tiles (a, b), a <= b, of a square of `side` tiles: those above the diagonal row by row, then the
+// diagonal, whose tiles take about half as long: the threads end closer together.
 struct TriangleOrder {
   int64_t side;
   int64_t size() const { return side * (side + 1) / 2; }
   void at(int64_t item, int64_t* a, int64_t* b) const {
-    int64_t row = 0, length = side;
-    while (item >= length) item -= length--, ++row;
-    *a = row, *b = row + item;
+    int64_t row = 0, length = side - 1;
+    while (length > 0 && item >= length) item -= length--, ++row;
+    *a = length > 0 ? row : item, *b = length > 0 ? row + 1 + item : item;
   }
 };
 
@@ -43,7 +45,10 @@ void for_each_tile(const float* unit, int64_t m, int64_t d, int64_t tile, const 
     order.at(item, &a, &b);
     const int64_t i0 = a * tile, j0 = b * tile;
     const int64_t rows = std::min(tile, m - i0), columns = std::min(tile, m - j0);
-    multiply_transposed(unit + i0 * d, rows, d, unit + j0 * d, columns, d, d, s.data(), columns);
+    if (a == b)
+      multiply_own_transposed(unit + i0 * d, rows, d, d, s.data(), columns);
+    else
+      multiply_transposed(unit + i0 * d, rows, d, unit + j0 * d, columns, d, d, s.data(), columns);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t skip = a == b ? r + 1 : 0;  // on the diagonal: strictly above it
       epilogue->row(worker, i0 + r, j0 + skip, s.data() + r * columns + skip, columns - skip);

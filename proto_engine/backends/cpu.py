@@ -16,7 +16,7 @@ except ImportError as error:  # no compiler when the package was built
     unavailable: str | None = f"the native module was not built: {error}"
 else:
     unavailable = None
-    _core.set_sgemm(cython_blas.__pyx_capi__["sgemm"])
+    _core.set_blas(cython_blas.__pyx_capi__["sgemm"], cython_blas.__pyx_capi__["ssyrk"])
 
 
 class CpuPool(OnePassPool):
