@@ -53,7 +53,7 @@ def decide(
         See `correct_labels`.
     evidence : LabelEvidence
     score, margin : numpy.ndarray of float64, [N], optional
-        Of prototypes. By default ``probability`` and ``lead`` of the evidence.
+        Of prototypes. By default ``probability`` and ``lead`` of the evidence, NaN for rows without a usable feature.
     min_margin : float
         No label of a smaller margin is changed.
 
@@ -71,8 +71,8 @@ def decide(
     every = Corrections(
         labels=likely,
         given=given,
-        score=evidence.probability if score is None else score,
-        margin=evidence.lead if margin is None else margin,
+        score=np.where(evidence.usable, evidence.probability, np.nan) if score is None else score,
+        margin=np.where(evidence.usable, evidence.lead, np.nan) if margin is None else margin,
         changed=likely != given,
         issue_score=evidence.issue_score,
         likely=likely,

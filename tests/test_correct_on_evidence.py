@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import proto_engine as pe
+from proto_engine.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,33 @@ def test_rows_without_a_direction_keep_their_label(problem):
     for prototypes in (None, pe.select_prototypes(x, given, on_bad_rows="keep-label")):
         found = pe.correct_labels(x, given, prototypes, policy="all", on_bad_rows="keep-label")
         assert not found.changed[[3, 70]].any() and found.changed.any()
+        for values in (found.score, found.margin):
+            np.testing.assert_array_equal(np.flatnonzero(np.isnan(values)), [3, 70])
+
+
+def test_rows_without_a_direction_have_no_score_where_nothing_could_be_judged(problem):
+    x = problem[0][:30].copy()
+    x[3] = 0
+    for policy in ("confident", "all", lambda corrections: corrections.margin > 0.5):
+        found = pe.correct_labels(x, np.zeros(30, dtype=np.int64), policy=policy, on_bad_rows="keep-label")
+        np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.score) & np.isnan(found.margin)), [3])
+        assert found.summary().num_changed == 0
+
+
+def test_rows_without_a_direction_have_no_score_in_tables_and_pages(problem, tmp_path):
+    import pandas as pd
+
+    x, _, given = problem
+    x = x.copy()
+    x[3] = 0
+    found = pe.correct_labels(x, given, on_bad_rows="keep-label")
+    for name in ("found.parquet", "found.csv"):
+        found.save(tmp_path / name)
+        frame = (pd.read_parquet if name.endswith("parquet") else pd.read_csv)(tmp_path / name)
+        assert frame["score"].isna().tolist() == frame["margin"].isna().tolist() == (np.arange(3000) == 3).tolist()
+    assert "nan" not in found._repr_html_().lower()
+    assert np.isfinite(found.to_cleanlab()["label_score"]).all()
+    write_report(tmp_path / "report.html", found)
 
 
 def test_policies_are_checked_before_the_work(problem):

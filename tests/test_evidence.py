@@ -224,6 +224,7 @@ def test_confident_wants_lead_probability_trust_and_no_objection():
         noise=0.3,
         trusted=np.array([True, True, False]),
         reason=None,
+        usable=np.ones(6, dtype=bool),
     )
     # as it should be; lead too small; improbable; to and from a class that is not trusted; nothing to change
     np.testing.assert_array_equal(evidence.confident(), [True, False, False, False, False, False])

@@ -24,6 +24,7 @@ def evidence(reason=None):
         probability=PROBABILITY,
         issue_score=ISSUE,
         lead=LEAD,
+        usable=np.ones(6, dtype=bool),
         reason=reason,
         confident=lambda: SURE if reason is None else np.zeros(6, dtype=bool),
     )
@@ -52,6 +53,16 @@ def test_score_and_margin_are_those_of_the_evidence_or_of_prototypes():
     found = decide("all", evidence(), score=cosine, margin=lead)
     np.testing.assert_array_equal(found.score, cosine)
     np.testing.assert_array_equal(found.margin, lead)
+
+
+def test_rows_without_a_usable_feature_have_no_score_and_no_margin():
+    seen = evidence()
+    seen.usable = np.arange(6) != 4
+    found = decide("all", seen)
+    np.testing.assert_array_equal(found.score, np.where(seen.usable, PROBABILITY, np.nan))
+    np.testing.assert_array_equal(found.margin, np.where(seen.usable, LEAD, np.nan))
+    found = decide("all", seen, min_margin=0.6)  # NaN is not less than anything
+    assert found.changed.tolist() == [False, True, False, False, False, False]
 
 
 def test_small_margins_keep_their_label():

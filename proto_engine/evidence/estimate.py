@@ -74,14 +74,14 @@ def label_evidence(
     size = np.bincount(given[usable], minlength=num_classes)  # [C]
     classes = np.flatnonzero(size >= MIN_CLASS)  # [K] their own numbers
     if moments is None or len(classes) < 2:
-        return _nothing(given, num_classes, f"fewer than two classes have {MIN_CLASS} usable rows")
+        return _nothing(given, num_classes, usable, f"fewer than two classes have {MIN_CLASS} usable rows")
     compact = np.full(num_classes, -1)  # class -> 0 to K - 1, or -1
     compact[classes] = np.arange(len(classes))
     judged = np.flatnonzero(usable & (compact[given] >= 0))  # [n]
     scores = _out_of_fold_scores(bank, moments, usable, compact[given], judged, len(classes), seed)
     if scores is None:
-        return _nothing(given, num_classes, _NOTHING_VARIES)
-    return _weigh(scores, given, judged, classes, num_classes, seed)
+        return _nothing(given, num_classes, usable, _NOTHING_VARIES)
+    return _weigh(scores, given, usable, judged, classes, num_classes, seed)
 
 
 def _first_walk(bank: FeatureBank) -> tuple[np.ndarray, Moments | None]:
@@ -131,7 +131,13 @@ def _out_of_fold_scores(
 
 
 def _weigh(
-    scores: np.ndarray, given: np.ndarray, judged: np.ndarray, classes: np.ndarray, num_classes: int, seed: int
+    scores: np.ndarray,
+    given: np.ndarray,
+    usable: np.ndarray,
+    judged: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    seed: int,
 ) -> LabelEvidence:
     """Scores of the judged rows to evidence about all rows."""
     labels = np.searchsorted(classes, given[judged])  # [n]
@@ -157,10 +163,10 @@ def _weigh(
     noise_matrix[np.ix_(classes, classes)] = calibration.noise_matrix
     doubt = calibration.second_opinion
     reason = trust.objection(noise, doubt.overlap, doubt.lapses, classes)
-    return LabelEvidence(given, issue, suggested, probability, lead, noise_matrix, noise, trusted, reason)
+    return LabelEvidence(given, issue, suggested, probability, lead, noise_matrix, noise, trusted, reason, usable)
 
 
-def _nothing(given: np.ndarray, num_classes: int, reason: str) -> LabelEvidence:
+def _nothing(given: np.ndarray, num_classes: int, usable: np.ndarray, reason: str) -> LabelEvidence:
     """No evidence against any label."""
     rows = len(given)
     return LabelEvidence(
@@ -173,4 +179,5 @@ def _nothing(given: np.ndarray, num_classes: int, reason: str) -> LabelEvidence:
         noise=0.0,
         trusted=np.zeros(num_classes, dtype=bool),
         reason=reason,
+        usable=usable,
     )

@@ -41,6 +41,8 @@ class LabelEvidence:
         Classes whose clear rows mostly bear their own label. Only between these are labels changed.
     reason : str or None
         Why no label may be changed, in one sentence; None when labels may.
+    usable : numpy.ndarray of bool, [N]
+        Rows that are finite and not all zero.
     """
 
     given: np.ndarray
@@ -52,6 +54,7 @@ class LabelEvidence:
     noise: float
     trusted: np.ndarray
     reason: str | None
+    usable: np.ndarray
 
     def __len__(self) -> int:
         return len(self.given)
