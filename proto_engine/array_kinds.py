@@ -108,19 +108,53 @@ class ArrayKind:
             return sys.modules[self.library].full(tuple(shape), value, dtype=dtype)
 
 
-def to_numpy(x: Any) -> np.ndarray:
+def readable(x: Any, name: str) -> Any:
+    """``x``, all of whose entries can be read; a masked array that hides none as the array under it.
+
+    Parameters
+    ----------
+    x : object
+        What is neither a masked array nor a tensor comes back as it is.
+    name : str
+        The argument's name, for the message.
+
+    Raises
+    ------
+    TypeError
+        A tensor that is sparse, nested or of another layout that is not strided, or on the meta device.
+    ValueError
+        A masked array with masked entries: what lies under a mask must not pass for a value.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = int(np.ma.count_masked(x))
+        if hidden:
+            raise ValueError(f"{name}: wanted an array without masked entries, got {hidden} of {x.size} masked")
+        return np.ma.getdata(x)
+    if not is_tensor(x):
+        return x
+    if x.is_nested or str(x.layout) != "torch.strided":
+        raise TypeError(
+            f"{name}: wanted a strided tensor, got {'a nested one' if x.is_nested else f'layout {x.layout}'}"
+        )
+    if x.is_meta:
+        raise TypeError(f"{name}: wanted a tensor with values, got one on the meta device")
+    return x.resolve_neg()  # itself but for the rare view whose values have the other sign
+
+
+def to_numpy(x: Any, name: str = "array") -> np.ndarray:
     """A tensor or CuPy array (any device, bfloat16 included) or array-like as numpy.
 
-    No copy is made where there need be none.
+    No copy is made where there need be none. Errors are those of `readable`.
     """
     if is_cupy(x):
         with x.device:
             return x.get()
+    x = readable(x, name)
     if not is_tensor(x):
         return np.asarray(x)
     import torch
 
-    x = x.detach().cpu()
+    x = x.detach().cpu().resolve_conj()
     if x.dtype == torch.bfloat16:
         return x.view(torch.int16).numpy().view(BFLOAT16)
     return x.numpy()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .array_kinds import ArrayKind, has_float_dtype, is_cupy, is_tensor, to_numpy
+from .array_kinds import ArrayKind, has_float_dtype, is_cupy, is_tensor, readable, to_numpy
 from .bank import FeatureBank
 
 __all__ = ["ArrayKind", "as_bank", "as_labels", "as_matrix", "kind_of", "to_numpy"]
@@ -36,10 +36,11 @@ def as_matrix(x: Any, name: str) -> Any:
     Raises
     ------
     TypeError
-        Not an array, or its elements are not float16, bfloat16, float32 or float64.
+        Not an array, or its elements are not float16, bfloat16, float32 or float64; what `readable` raises.
     ValueError
-        Not two-dimensional, without rows or columns, or on a device that cannot be read here.
+        Not two-dimensional, without rows or columns, with masked entries, or on a device that cannot be read here.
     """
+    x = readable(x, name)
     if not (is_tensor(x) or is_cupy(x)):
         x = _as_numpy(x, name)
     if not has_float_dtype(x):
@@ -64,7 +65,7 @@ def as_labels(labels: Any, num_samples: int, num_classes: int | None, name: str 
     ValueError
         Not one-dimensional, another length than ``num_samples``, negative, or not below ``num_classes``.
     """
-    array = to_numpy(labels)
+    array = to_numpy(labels, name)
     if array.ndim != 1:
         raise ValueError(f"{name}: wanted one dimension [N], got shape {array.shape}")
     if array.dtype.kind not in "iu":

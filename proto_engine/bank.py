@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, is_tensor, take_rows, to_numpy
+from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, is_tensor, readable, take_rows, to_numpy
 from .bank_formats import check_float_dtype, open_npy, open_safetensors
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
@@ -60,12 +60,13 @@ class FeatureBank:
     Raises
     ------
     ValueError
-        Not two-dimensional, or without rows or columns.
+        Not two-dimensional, without rows or columns, or with masked entries.
     TypeError
-        A dtype other than the four above.
+        A dtype other than the four above, or a tensor that is not strided or has no values.
     """
 
     def __init__(self, array: Any) -> None:
+        array = readable(array, "array")
         _check_array(array)
         self._array = array
         self._source: RowSource | None = None
@@ -227,7 +228,7 @@ class FeatureBank:
             self._give_back(piece)
 
     def _check_indices(self, indices: Any) -> np.ndarray:
-        wanted = to_numpy(indices)
+        wanted = to_numpy(indices, "indices")
         if wanted.ndim != 1:
             raise ValueError(f"indices: wanted one dimension, got shape {wanted.shape}")
         if wanted.size and wanted.dtype.kind not in "iu":

@@ -11,7 +11,7 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .array_kinds import is_cupy, is_tensor
+from .array_kinds import is_cupy, is_tensor, readable
 from .arrays import as_bank, to_numpy
 from .bank import FeatureBank
 from .bank_formats import FLOAT_DTYPES
@@ -202,6 +202,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _bank(self, X: Any, reset: bool) -> FeatureBank:
         """``X`` as a bank. Arrays that the engine reads as they are skip scikit-learn's copy."""
+        X = readable(X, "X")
         plain = type(X) in (np.ndarray, np.memmap) and X.ndim == 2 and X.size > 0 and X.dtype in FLOAT_DTYPES
         if plain or is_tensor(X) or is_cupy(X) or isinstance(X, FeatureBank):
             bank = as_bank(X, "X")
@@ -214,7 +215,7 @@ class PrototypeCorrector(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _column(self, y: Any, num_samples: int) -> np.ndarray:
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
-        labels = column_or_1d(to_numpy(y), warn=True)
+        labels = column_or_1d(to_numpy(y, "y"), warn=True)
         assert_all_finite(labels, input_name="y")
         if len(labels) != num_samples:
             raise ValueError(f"y: wanted {num_samples} labels, one a row of X, got {len(labels)}")

@@ -246,7 +246,7 @@ def eta(features: Any, rho: Any, *, backend: str = "auto") -> Any:
         As in `normalize`, and for densities that are not m integers.
     """
     resolved, pool = make_pool(features, backend)
-    density = to_numpy(rho)
+    density = to_numpy(rho, "rho")
     if density.shape != (pool.m,):
         raise ValueError(f"rho: wanted one entry a row of features, [{pool.m}], got shape {density.shape}")
     if density.dtype.kind not in "iu":

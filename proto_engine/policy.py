@@ -89,7 +89,7 @@ def decide(
 
 
 def _checked(mask: Any, num_samples: int) -> np.ndarray:
-    mask = to_numpy(mask)
+    mask = to_numpy(mask, "policy")
     if mask.dtype != bool:
         raise TypeError(f"policy: wanted a function that gives bool [{num_samples}], got {mask.dtype}")
     if mask.shape != (num_samples,):

@@ -253,7 +253,7 @@ def _candidate_mask(candidates: Any, labels: np.ndarray, num_classes: int, good:
     """Rows that may become prototypes, bool [N], or None for all."""
     if candidates is None:
         return None
-    array = to_numpy(candidates)
+    array = to_numpy(candidates, "candidates")
     if array.ndim != 1:
         raise ValueError(f"candidates: wanted one dimension, got shape {array.shape}")
     if array.dtype == bool:

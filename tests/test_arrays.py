@@ -16,7 +16,7 @@ from problems import clustered, select
 import proto_engine as pe
 from proto_engine.array_kinds import ArrayKind, to_numpy
 from proto_engine.arrays import as_labels, as_matrix, kind_of
-from proto_engine.ops import density, eta, normalize, score
+from proto_engine.ops import density, eta, normalize, resolve, score
 from proto_engine.selection import METHODS
 
 
@@ -112,9 +112,9 @@ def test_matrix_is_refused_with_the_argument_named(error, match, value):
 
 
 def test_host_backend_refuses_features_on_another_device():
-    tensor = torch.ones(4, 3, device="meta")
+    tensor = torch.ones(4, 3, device="meta")  # stands in for a GPU
     with pytest.raises(ValueError, match=r"backend: wanted one that computes on meta, .* got 'cpu'"):
-        pe.select_prototypes(tensor, [0, 0, 1, 1], backend="cpu")
+        resolve(tensor, "cpu")
 
 
 @pytest.fixture(name="cupy")
