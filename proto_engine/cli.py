@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -18,31 +17,16 @@ from .backends.gpu_record import recorded_runs
 from .bank import FeatureBank
 from .class_names import load_with_names, renumber
 from .cli_apply import add_apply
+from .cli_options import SELECTION, Parser, add_correction, add_inputs, add_output, add_running, add_selection, option
 from .cli_page import add_page, check_page, page_of_table, write_page
 from .cli_report import correction_report, selection_report
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write, check_ending, check_writable
 from .labels import read_labels
-from .ops import ON_BAD_ROWS
-from .policy import POLICIES
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
-from .selection import METHODS, select_prototypes
-from .transform import KINDS
+from .selection import select_prototypes
 from .versions import __version__, show_versions
-
-_DEFAULTS = {name: option.default for name, option in inspect.signature(select_prototypes).parameters.items()}
-_SELECTION = (
-    "num_classes",
-    "prototypes_per_class",
-    "samples_per_class",
-    "cutoff_quantile",
-    "eta_max",
-    "contrast_quantile",
-    "method",
-    "seed",
-    "transform",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,10 +70,10 @@ def _report(arguments: argparse.Namespace) -> None:
         bank, names, prototypes, found = _corrected(arguments)
         write_page(arguments, arguments.output, found, names, prototypes, bank)
         return
-    given = [name for name in _SELECTION if hasattr(arguments, name)]
+    given = [name for name in SELECTION if hasattr(arguments, name)]
     given += [name for name in ("feature_column", "label_column", "min_margin") if getattr(arguments, name)]
     if given:
-        raise ValueError(f"{_option(given[0])}: wanted LABELS too; a table of corrections leaves no room for it")
+        raise ValueError(f"{option(given[0])}: wanted LABELS too; a table of corrections leaves no room for it")
     page_of_table(arguments)
 
 
@@ -99,9 +83,9 @@ def _corrected(arguments: argparse.Namespace) -> tuple[FeatureBank, list[str] | 
     if arguments.prototypes is None:
         prototypes = _selected(arguments, bank, labels, names)
     else:
-        given = [name for name in _SELECTION if hasattr(arguments, name)]
+        given = [name for name in SELECTION if hasattr(arguments, name)]
         if given:
-            raise ValueError(f"--prototypes: saved prototypes leave no room for {_option(given[0])}")
+            raise ValueError(f"--prototypes: saved prototypes leave no room for {option(given[0])}")
         prototypes, class_names = load_with_names(arguments.prototypes)
         labels, names = renumber(labels, names, class_names), class_names
     found = correct_labels(
@@ -166,7 +150,7 @@ def _check_output(arguments: argparse.Namespace, endings: Sequence[str], *inputs
 def _selected(
     arguments: argparse.Namespace, bank: FeatureBank, labels: np.ndarray, names: list[str] | None
 ) -> Prototypes:
-    options = {name: getattr(arguments, name) for name in _SELECTION if hasattr(arguments, name)}
+    options = {name: getattr(arguments, name) for name in SELECTION if hasattr(arguments, name)}
     if names is not None and options.setdefault("num_classes", len(names)) != len(names):
         raise ValueError(f"--num-classes: the labels are {len(names)} names, got {options['num_classes']}")
     return select_prototypes(bank, labels, **options, **_common(arguments))
@@ -174,10 +158,6 @@ def _selected(
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"backend": arguments.backend, "on_bad_rows": arguments.on_bad_rows}
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _one_line(error: BaseException) -> str:
@@ -191,35 +171,8 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"proto-engine: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors in one line like all the others."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"proto-engine: error: {message} (see {self.prog} --help)\n")
-
-
-def _count_or_all(text: str) -> int | None:
-    if text == "all":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"wanted a whole number or 'all', got {text!r}") from None
-
-
-def _count_or_share(text: str) -> int | float | str:
-    if text == "auto":
-        return text
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    raise argparse.ArgumentTypeError(f"wanted a whole number, a share such as 0.5, or 'auto', got {text!r}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="proto-engine",
         description="Correct noisy class labels with density-peak prototypes of deep features.",
     )
@@ -227,36 +180,36 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     correct = commands.add_parser("correct", help="features and labels in, corrected labels out")
-    _add_inputs(correct, labels=True)
-    _add_output(correct, "corrected labels: .parquet or .csv")
-    _add_selection(correct)
-    _add_correction(correct)
+    add_inputs(correct, labels=True)
+    add_output(correct, "corrected labels: .parquet or .csv")
+    add_selection(correct)
+    add_correction(correct)
     correct.add_argument("--report", metavar="FILE", help="write a page to look at too: .html")
     add_page(correct)
-    _add_running(correct)
+    add_running(correct)
     correct.set_defaults(run=_correct)
 
     select = commands.add_parser("select", help="pick the prototypes of each class and save them")
-    _add_inputs(select, labels=True)
-    _add_output(select, "prototypes: .safetensors")
-    _add_selection(select)
-    _add_running(select)
+    add_inputs(select, labels=True)
+    add_output(select, "prototypes: .safetensors")
+    add_selection(select)
+    add_running(select)
     select.set_defaults(run=_select)
 
     score = commands.add_parser("score", help="score every row for every class")
-    _add_inputs(score, labels=False)
+    add_inputs(score, labels=False)
     score.add_argument("prototypes", metavar="PROTOTYPES", help="file written by `proto-engine select`")
-    _add_output(score, "scores, one column a class: .npy or .parquet")
-    _add_running(score)
+    add_output(score, "scores, one column a class: .npy or .parquet")
+    add_running(score)
     score.set_defaults(run=_score)
 
     report = commands.add_parser("report", help="a page to look at, from features and labels or from corrected labels")
-    _add_inputs(report, labels=True, table=True)
-    _add_output(report, "the page: .html")
+    add_inputs(report, labels=True, table=True)
+    add_output(report, "the page: .html")
     add_page(report)
-    _add_selection(report)
-    _add_correction(report)
-    _add_running(report)
+    add_selection(report)
+    add_correction(report)
+    add_running(report)
     report.set_defaults(run=_report)
 
     add_apply(commands)
@@ -266,76 +219,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.set_defaults(run=_info)
     return parser
-
-
-def _add_inputs(parser: argparse.ArgumentParser, labels: bool, table: bool = False) -> None:
-    text = "[N, D] float features: .npy, .safetensors or .parquet"
-    if table:
-        text += "; or the table that `proto-engine correct` wrote, without LABELS"
-    parser.add_argument("features", metavar="FEATURES", help=text)
-    parser.add_argument("--feature-column", metavar="NAME", help="tensor or Parquet column of the features")
-    if labels:
-        text = "N class numbers or names: .npy, .csv or .parquet"
-        parser.add_argument("labels", metavar="LABELS", nargs="?" if table else None, help=text)
-        parser.add_argument("--label-column", metavar="NAME", help="CSV or Parquet column of the labels")
-
-
-def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=what)
-
-
-def _add_selection(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("selection of prototypes")
-
-    def add(name: str, kind: Any, metavar: str, text: str, shown: str | None = None) -> None:
-        default = str(_DEFAULTS[name]) if shown is None else shown
-        # Left out of the namespace when not given: select_prototypes keeps its own defaults.
-        group.add_argument(
-            _option(name),
-            type=kind,
-            metavar=metavar,
-            default=argparse.SUPPRESS,
-            help=f"{text} (default {default})",
-        )
-
-    add("num_classes", int, "C", "number of classes", "one more than the largest label")
-    add("prototypes_per_class", _count_or_share, "P", "prototypes of each class, a share of it such as 0.5, or auto")
-    add("samples_per_class", _count_or_all, "M", "rows drawn from each class, or 'all'")
-    add("cutoff_quantile", float, "Q", "share of similarities below the cutoff")
-    add("eta_max", float, "X", "candidates are less similar than this to every denser row")
-    add("contrast_quantile", float, "Q", "density-contrast: share of similarities below the cutoff of all classes")
-    add("method", str, "NAME", f"one of {', '.join(METHODS)}")
-    add("seed", int, "N", "seed of the draw")
-    add("transform", str, "NAME", f"one of {', '.join(KINDS)}: look at centered or whitened features", "none")
-
-
-def _add_correction(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--policy",
-        choices=POLICIES,
-        default="confident",
-        help="which labels change: those with clear evidence against them (default), or all whose best score is that "
-        "of another class, the published method",
-    )
-    parser.add_argument("--prototypes", metavar="FILE", help="use these saved prototypes, select none")
-    parser.add_argument(
-        "--min-margin",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="keep labels where the best score leads by less than this (default 0)",
-    )
-
-
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="see `proto-engine info` (default auto)")
-    parser.add_argument(
-        "--on-bad-rows",
-        choices=ON_BAD_ROWS,
-        default="raise",
-        help="rows that are zero or not finite: an error, or leave their labels alone (default raise)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
 if __name__ == "__main__":
