@@ -20,6 +20,7 @@ from .cli_apply import add_apply
 from .cli_options import SELECTION, Parser, add_correction, add_inputs, add_output, add_running, add_selection, option
 from .cli_page import add_page, check_page, page_of_table, write_page
 from .cli_report import correction_report, selection_report
+from .cli_streams import abandon, prepare_streams, say
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write, check_ending, check_writable
 from .labels import read_labels
@@ -31,23 +32,25 @@ from .versions import __version__, show_versions
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, 2 for an error, 130 for Ctrl-C)."""
+    prepare_streams()
     arguments = _parser().parse_args(argv)
-    if not getattr(arguments, "quiet", True):
+    if sys.stderr is not None and not getattr(arguments, "quiet", True):
         logging.basicConfig(format="proto-engine: %(message)s", stream=sys.stderr)
         logging.getLogger("proto_engine").setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as under pythonw, or closed by the caller
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("proto-engine: interrupted", file=sys.stderr)
+        say("proto-engine: interrupted")
         return 130
     except BrokenPipeError:  # the reader of the table left, as `head` does; the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon(sys.stdout)
         return 0
-    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError) as error:
-        print(f"proto-engine: error: {_one_line(error)}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError, OverflowError) as error:
+        say(f"proto-engine: error: {_one_line(error)}")
         return 2
     return 0
 
@@ -168,7 +171,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"proto-engine: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"proto-engine: warning: {' '.join(str(message).split())}")
 
 
 def _parser() -> argparse.ArgumentParser:

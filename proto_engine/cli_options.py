@@ -6,6 +6,7 @@ import argparse
 import inspect
 from typing import Any, NoReturn
 
+from .cli_streams import say
 from .ops import ON_BAD_ROWS
 from .policy import POLICIES
 from .selection import METHODS, select_prototypes
@@ -29,7 +30,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, with its errors in one line like all the others."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"proto-engine: error: {message} (see {self.prog} --help)\n")
+        say(f"proto-engine: error: {message} (see {self.prog} --help)")
+        self.exit(2)
 
 
 def _count_or_all(text: str) -> int | None:

@@ -225,7 +225,7 @@ def _rows_where(mask: Any) -> np.ndarray:
 
 def _chunks(bank: FeatureBank, progress: bool | None, what: str) -> Iterator[tuple[int, Any]]:
     """The bank's chunks, under a progress bar where one was asked for and somebody can see it."""
-    if not progress or not sys.stderr.isatty():
+    if not progress or sys.stderr is None or not sys.stderr.isatty():  # None: closed, or under pythonw
         yield from bank.chunks()
         return
     from tqdm import tqdm

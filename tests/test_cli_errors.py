@@ -41,6 +41,7 @@ from proto_engine import cli
         ("correct all.parquet y.npy -o o.csv --feature-column no", "has no column 'no'; it has 'feature"),
         ("correct x.npy x.npy -o o.csv", "labels: 'x.npy': wanted one dimension [N], got shape (1797, 64)"),
         ("correct x.npy y.npy -o o.csv --num-classes 5", "labels: wanted less than num_classes = 5"),
+        ("correct x.npy y.npy -o o.csv --num-classes 10000000000000000000", "got 10000000000000000000"),
         (
             "correct x.npy all.parquet -o o.csv --num-classes 11",
             "--num-classes: the labels are 10 names, got 11",
@@ -114,6 +115,7 @@ def test_cli_bad_features_are_one_error(
         (MemoryError("Unable to allocate 9 TiB"), "out of memory: Unable to allocate 9 TiB"),
         (ValueError("two\nlines"), "two lines"),
         (OSError(), "OSError"),
+        (OverflowError("int too large to convert"), "int too large to convert"),
         (pe.BackendUnavailable("cuda: no GPU"), "cuda: no GPU"),
     ],
 )

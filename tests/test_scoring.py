@@ -117,6 +117,14 @@ def test_progress_shows_a_bar_on_a_terminal_only(problem, monkeypatch, capsys):
     assert "correct: 100%" in capsys.readouterr().err
 
 
+def test_progress_without_stderr_is_none(problem, monkeypatch):
+    x, y, prototypes = problem
+    want = pe.correct_labels(x, y, prototypes)
+    monkeypatch.setattr("sys.stderr", None)  # closed by the caller, or under pythonw
+    got = pe.correct_labels(x, y, prototypes, progress=True)
+    np.testing.assert_array_equal(got.labels, want.labels)
+
+
 @pytest.mark.parametrize(
     ("error", "match", "call"),
     [

@@ -1,0 +1,32 @@
+"""Standard output and error of a command: of any encoding, left by their reader, or not there at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+
+def prepare_streams() -> None:
+    """Let text that a stream's encoding cannot express become '?' there: names of classes come from files."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # a stream put in place by a caller may have none
+        if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):
+            reconfigure(errors="replace")
+
+
+def say(text: str) -> None:
+    """One line on stderr; nothing where there is none or nobody reads it."""
+    if sys.stderr is None:  # print() would take stdout instead
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        abandon(sys.stderr)
+
+
+def abandon(stream: Any) -> None:
+    """Let what waits in a stream go nowhere, so that the process can end without an error about it."""
+    with suppress(OSError, ValueError, AttributeError):  # not every stream has a file below it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
