@@ -13,8 +13,9 @@ import numpy as np
 from .array_kinds import ArrayKind, has_float_dtype, is_cupy, is_tensor, readable, to_numpy
 from .bank import FeatureBank
 
-__all__ = ["ArrayKind", "as_bank", "as_labels", "as_matrix", "kind_of", "to_numpy"]
+__all__ = ["MOST_CLASSES", "ArrayKind", "as_bank", "as_labels", "as_matrix", "kind_of", "to_numpy"]
 
+MOST_CLASSES = 2**24  # a few numbers are kept of each; beyond this, labels are row numbers or hashes, not classes
 _KDLCPU = 1  # DLPack's number for host memory
 
 
@@ -63,7 +64,8 @@ def as_labels(labels: Any, num_samples: int, num_classes: int | None, name: str 
     TypeError
         Not integers.
     ValueError
-        Not one-dimensional, another length than ``num_samples``, negative, or not below ``num_classes``.
+        Not one-dimensional, another length than ``num_samples``, negative, or not below ``num_classes`` or, without
+        it, `MOST_CLASSES`.
     """
     array = to_numpy(labels, name)
     if array.ndim != 1:
@@ -75,9 +77,11 @@ def as_labels(labels: Any, num_samples: int, num_classes: int | None, name: str 
     if array.min() < 0:
         first = int(np.flatnonzero(array < 0)[0])
         raise ValueError(f"{name}: wanted 0 or more, got {array[first]} at row {first}")
-    if num_classes is not None and array.max() >= num_classes:
-        first = int(np.flatnonzero(array >= num_classes)[0])
-        raise ValueError(f"{name}: wanted less than num_classes = {num_classes}, got {array[first]} at row {first}")
+    limit = MOST_CLASSES if num_classes is None else num_classes
+    if array.max() >= limit:
+        first = int(np.flatnonzero(array >= limit)[0])
+        wanted = "" if num_classes is None else "num_classes = "
+        raise ValueError(f"{name}: wanted less than {wanted}{limit}, got {array[first]} at row {first}")
     return array.astype(np.int64, copy=False)
 
 

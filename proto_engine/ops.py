@@ -80,12 +80,14 @@ def check_number(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_count(value: Any, name: str, least: int = 1) -> int:
-    """A whole number of at least ``least``."""
+def check_count(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
+    """A whole number of at least ``least``, and at most ``most`` where there is such a limit."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: wanted a whole number, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: wanted {least} or more, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}: wanted {most} at most, got {value}")
     return int(value)
 
 

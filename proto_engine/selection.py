@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .array_kinds import as_double
-from .arrays import as_bank, as_labels, to_numpy
+from .arrays import MOST_CLASSES, as_bank, as_labels, to_numpy
 from .backends.base import Picks, condition_numpy, usable
 from .bank import FeatureBank
 from .contrast import pick_density_contrast
@@ -124,7 +124,7 @@ def select_prototypes(
     stored = as_bank(features)
     num_samples, dim = stored.shape
     if num_classes is not None:
-        num_classes = check_count(num_classes, "num_classes")
+        num_classes = check_count(num_classes, "num_classes", most=MOST_CLASSES)
     given = as_labels(labels, num_samples, num_classes)
     num_classes = int(given.max()) + 1 if num_classes is None else num_classes
     check_choice(method, "method", METHODS)

@@ -256,6 +256,23 @@ def test_labels_of_any_integer_type(cupy):
         assert got.tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "message"),
+    [
+        ([0, 2**63 - 1], None, "labels: wanted less than 16777216, got 9223372036854775807 at row 1"),
+        (np.array([0, 2**63], np.uint64), None, "labels: wanted less than 16777216, got 9223372036854775808 at row 1"),
+        (np.array([2**64 - 1, 0], np.uint64), 3, "labels: wanted less than num_classes = 3, got 1844.* at row 0"),
+        ([0, 1], 10**19, "num_classes: wanted 16777216 at most, got 10000000000000000000"),
+        ([0, 1], np.uint64(2**63), "num_classes: wanted 16777216 at most, got 9223372036854775808"),
+    ],
+)
+def test_class_numbers_beyond_reason_are_refused(labels, num_classes, message):
+    x = np.eye(2, dtype=np.float32)
+    for call in (pe.select_prototypes, pe.label_evidence):
+        with pytest.raises(ValueError, match=message):
+            call(x, labels, num_classes=num_classes)
+
+
 def test_bfloat16_tensor_becomes_numpy_without_rounding():
     tensor = torch.randn(5, 3).to(torch.bfloat16)
     array = to_numpy(tensor)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from test_evidence import assert_finite, clusters, spoil
 
+import proto_engine as pe
 from proto_engine.evidence import label_evidence
 
 
@@ -116,6 +119,36 @@ def test_safe_with_more_classes_than_rows():
     assert evidence.noise_matrix.shape == (100, 100)
     assert_nothing_changed(label_evidence(x, np.arange(60), num_classes=100))
     assert label_evidence(x[:1], np.zeros(1, dtype=np.int64)).reason is not None
+
+
+def test_memory_does_not_grow_with_the_square_of_a_class_number():
+    x, truth = clusters()
+    labels = spoil(truth, 0.2, "symmetric")
+    labels[7] = 3_000_000  # of which a matrix would take 65 TiB
+    tracemalloc.start()
+    evidence = label_evidence(x, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+    labels[7] = 5
+    few = label_evidence(x, labels)
+    for name in ("issue_score", "probability", "lead", "judged", "judged_noise"):
+        np.testing.assert_array_equal(getattr(evidence, name), getattr(few, name))
+    np.testing.assert_array_equal(few.judged, np.arange(5))
+    np.testing.assert_array_equal(few.noise_matrix[:5, :5], few.judged_noise)
+    np.testing.assert_array_equal(evidence.confident(), few.confident())
+    assert evidence.confident().sum() > 400
+    assert pe.correct_labels(x, labels).labels[7] == 5
+
+
+@pytest.mark.parametrize(("num_classes", "size"), [(1000, 3), (70_000, 2)])
+def test_safe_with_many_classes_of_few_rows(num_classes, size):
+    labels = np.repeat(np.arange(num_classes), size)
+    x = np.random.default_rng(0).standard_normal((len(labels), 4)).astype(np.float32)
+    evidence = label_evidence(x, labels)
+    assert evidence.reason == "fewer than two classes have 20 usable rows"
+    assert len(evidence.judged) == 0 and evidence.trusted.shape == (num_classes,)
+    assert not evidence.confident().any()
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.05])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import as_bank, as_labels
+from ..arrays import MOST_CLASSES, as_bank, as_labels
 from ..bank import FeatureBank
 from ..moments import Moments, MomentSums, as_working, row_blocks, usable_rows
 from ..ops import ON_BAD_ROWS, bad_rows_message, check_choice, check_count
@@ -62,7 +62,7 @@ def label_evidence(
     """
     bank = as_bank(features)
     if num_classes is not None:
-        num_classes = check_count(num_classes, "num_classes")
+        num_classes = check_count(num_classes, "num_classes", most=MOST_CLASSES)
     given = as_labels(labels, len(bank), num_classes).copy()
     num_classes = int(given.max()) + 1 if num_classes is None else num_classes
     seed = check_count(seed, "seed", least=0)
@@ -159,11 +159,11 @@ def _weigh(
     trusted[classes] = trust.trusted
     counted = judged[trust.trusted[labels]]
     noise = float(issue[counted].mean()) if len(counted) else 0.0
-    noise_matrix = np.eye(num_classes)
-    noise_matrix[np.ix_(classes, classes)] = calibration.noise_matrix
     doubt = calibration.second_opinion
     reason = trust.objection(noise, doubt.overlap, doubt.lapses, classes)
-    return LabelEvidence(given, issue, suggested, probability, lead, noise_matrix, noise, trusted, reason, usable)
+    return LabelEvidence(
+        given, issue, suggested, probability, lead, classes, calibration.noise_matrix, noise, trusted, reason, usable
+    )
 
 
 def _nothing(given: np.ndarray, num_classes: int, usable: np.ndarray, reason: str) -> LabelEvidence:
@@ -175,7 +175,8 @@ def _nothing(given: np.ndarray, num_classes: int, usable: np.ndarray, reason: st
         suggested=given.copy(),
         probability=np.ones(rows),
         lead=np.zeros(rows),
-        noise_matrix=np.eye(num_classes),
+        judged=np.empty(0, dtype=np.int64),
+        judged_noise=np.empty((0, 0)),
         noise=0.0,
         trusted=np.zeros(num_classes, dtype=bool),
         reason=reason,

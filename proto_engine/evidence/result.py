@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,9 +33,10 @@ class LabelEvidence:
     lead : numpy.ndarray of float64, [N]
         By how much the suggested label is more probable than the given one, both by the label noise of all rows; 0
         where they are the same.
-    noise_matrix : numpy.ndarray of float64, [C, C]
-        ``T[true, given]``: how often rows of a class are given each label. Rows sum to 1; classes that were not
-        judged have a one on the diagonal.
+    judged : numpy.ndarray of int64, [K]
+        Classes that were judged, ascending: those with 20 usable rows.
+    judged_noise : numpy.ndarray of float64, [K, K]
+        ``T[true, given]`` between them: how often rows of a class are given each label. Rows sum to 1.
     noise : float
         Estimated share of wrong labels among the rows of trusted classes; 0 without any.
     trusted : numpy.ndarray of bool, [C]
@@ -50,7 +52,8 @@ class LabelEvidence:
     suggested: np.ndarray
     probability: np.ndarray
     lead: np.ndarray
-    noise_matrix: np.ndarray
+    judged: np.ndarray
+    judged_noise: np.ndarray
     noise: float
     trusted: np.ndarray
     reason: str | None
@@ -58,6 +61,16 @@ class LabelEvidence:
 
     def __len__(self) -> int:
         return len(self.given)
+
+    @cached_property
+    def noise_matrix(self) -> np.ndarray:
+        """``judged_noise`` among all classes, [C, C]; the others have a one on the diagonal.
+
+        Made when it is asked for: it takes ``8 C**2`` bytes, however few rows there are.
+        """
+        matrix = np.eye(len(self.trusted))
+        matrix[np.ix_(self.judged, self.judged)] = self.judged_noise
+        return matrix
 
     def confident(self) -> np.ndarray:
         """Rows whose label the default policy changes.
