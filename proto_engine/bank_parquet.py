@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +129,27 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def refuse_repeated(column: str, names: Sequence[str], what: str) -> None:
+    """Raise ValueError if more than one column has the name of the chosen one: it would be chosen by chance."""
+    count = list(names).count(column)
+    if count > 1:
+        raise ValueError(f"{what}: wanted one column {column!r}, it has {count} of that name")
+
+
 def _choose_column(schema: Any, column: str | None, what: str) -> str:
     found = "it has " + listed([f"{field.name} ({field.type})" for field in schema])
     if column is not None:
         if column not in schema.names:
             raise ValueError(f"{what} has no column {column!r}; {found}")
+        refuse_repeated(column, schema.names, what)
         if not _is_list(schema.field(column).type):
             raise TypeError(f"{what}, column {column!r}: wanted lists of floats; {found}")
         return column
     lists = [field.name for field in schema if _is_list(field.type)]
-    if len(lists) == 1:
-        return str(lists[0])
-    if "features" in lists:
-        return "features"
+    if len(lists) == 1 or "features" in lists:
+        name = str(lists[0] if len(lists) == 1 else "features")
+        refuse_repeated(name, schema.names, what)
+        return name
     if lists:
         raise ValueError(f"{what}: name the column to use with column=; {found}")
     raise ValueError(f"{what}: wanted a column of lists, each list one row of features; {found}")

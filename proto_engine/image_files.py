@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .bank_formats import listed
+from .bank_parquet import refuse_repeated
 
 # The files that torchvision's ImageFolder takes, so that rows are numbered alike.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -71,7 +72,7 @@ class ParquetImages:
     Raises
     ------
     ValueError
-        Not a Parquet file; the column is missing, ambiguous or of another type.
+        Not a Parquet file; the column is missing, ambiguous, there twice or of another type.
     """
 
     def __init__(self, path: str | os.PathLike[str], column: str | None = None) -> None:
@@ -120,13 +121,15 @@ def _choose(schema: Any, column: str | None, what: str) -> str:
     if column is not None:
         if column not in schema.names:
             raise ValueError(f"{what} has no column {column!r}, it has {listed(schema.names)}")
+        refuse_repeated(column, schema.names, what)
         if column not in usable:
             raise ValueError(f"{what}, column {column!r}: wanted bytes or paths, got {schema.field(column).type}")
         return column
     found = [name for name in _USUAL if name in usable][:1] or usable
     if len(found) != 1:
         raise ValueError(f"{what}: name the column of the images, it has {listed(schema.names)}")
-    return found[0]
+    refuse_repeated(found[0], schema.names, what)
+    return str(found[0])
 
 
 def _holds_images(kind: Any) -> bool:

@@ -13,8 +13,11 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .bank_formats import listed, map_npy
+from .bank_parquet import refuse_repeated
 
 _DEFAULT_COLUMNS = ("label", "labels", "given_label")
+# A blank line is a missing label: skipping it would shift all labels after it by one sample.
+_PARSE = pyarrow.csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=True)
 
 
 def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tuple[np.ndarray, list[str] | None]:
@@ -40,8 +43,8 @@ def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tupl
     FileNotFoundError, IsADirectoryError
         ``path`` is no file.
     ValueError
-        The ending is none of the three; the file is truncated, foreign or empty; the column is missing
-        or ambiguous; a value is missing, negative or a fraction.
+        The ending is none of the three; the file is truncated, foreign or empty; the column is missing,
+        ambiguous or there twice; a value is missing, negative or a fraction.
     TypeError
         The values are neither integers nor strings.
     """
@@ -65,6 +68,14 @@ def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tupl
     return _encode(values, f"{what}, column {name!r}")
 
 
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the columns of a ``.csv`` or ``.parquet`` file as they stand there, a repeated one repeatedly."""
+    if Path(path).suffix.lower() == ".parquet":
+        return list(pyarrow.parquet.read_schema(path).names)
+    with pyarrow.csv.open_csv(path, parse_options=_PARSE) as reader:
+        return list(reader.schema.names)
+
+
 def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:
     values = map_npy(file, what)
     if values.ndim != 1:
@@ -82,10 +93,7 @@ def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:
 def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
     if file.stat().st_size == 0:
         raise ValueError(f"{what} is empty")
-    # A blank line is a missing label: skipping it would shift all labels after it by one sample.
-    parse = pyarrow.csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=True)
-    with pyarrow.csv.open_csv(file, parse_options=parse) as reader:
-        names = reader.schema.names
+    names = column_names(file)
     if all(name.strip().lstrip("-").isdigit() for name in names):
         raise ValueError(f"{what}: wanted a header line with column names, got {listed(names)}")
     name = _choose_column(names, column, what)
@@ -93,7 +101,7 @@ def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.Chunke
     convert = pyarrow.csv.ConvertOptions(
         include_columns=[name], column_types={name: pa.string()}, null_values=[""], strings_can_be_null=True
     )
-    texts = pyarrow.csv.read_csv(file, parse_options=parse, convert_options=convert).column(0)
+    texts = pyarrow.csv.read_csv(file, parse_options=_PARSE, convert_options=convert).column(0)
     for kind in (pa.int64(), pa.float64()):
         try:
             return name, texts.cast(kind)
@@ -112,12 +120,12 @@ def _choose_column(names: list[str], column: str | None, what: str) -> str:
     if column is not None:
         if column not in names:
             raise ValueError(f"{what} has no column {column!r}, it has {listed(names)}")
-        return column
-    if len(names) == 1:
-        return names[0]
-    usual = [name for name in _DEFAULT_COLUMNS if name in names]
+        usual = [column]
+    else:
+        usual = [name for name in _DEFAULT_COLUMNS if name in names] if len(names) > 1 else names
     if len(usual) != 1:
         raise ValueError(f"{what}: name the column of the labels, it has {listed(names)}")
+    refuse_repeated(usual[0], names, what)
     return usual[0]
 
 

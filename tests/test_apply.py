@@ -316,6 +316,10 @@ def test_parquet_images_want_a_column_of_images(folder: Path) -> None:
         ParquetImages("images.parquet", "n")
     pq.write_table(pa.table({"image": [b"x"], "name": ["y"]}), "images.parquet")
     assert ParquetImages("images.parquet")[0] == b"x"
+    pq.write_table(pa.Table.from_arrays([pa.array([b"x"])] * 2, names=["image", "image"]), "images.parquet")
+    for column in (None, "image"):
+        with pytest.raises(ValueError, match=r"'images\.parquet': wanted one column 'image', it has 2 of that name"):
+            ParquetImages("images.parquet", column)
     Path("bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="truncated or not a Parquet file"):
         ParquetImages("bad.parquet")

@@ -33,6 +33,18 @@ def test_bank_parquet_chooses_the_column(tmp_path: Path) -> None:
         FeatureBank.open(path)
 
 
+@pytest.mark.parametrize("column", [None, "features"])
+def test_bank_parquet_refuses_a_column_that_is_there_twice(tmp_path: Path, column: str | None) -> None:
+    path, x = tmp_path / "bank.parquet", features()
+    for other in (list_column(x), pa.array(np.arange(N))):
+        pq.write_table(pa.Table.from_arrays([list_column(x), other], names=["features", "features"]), path)
+        with pytest.raises(ValueError, match=r"bank\.parquet': wanted one column 'features', it has 2 of that name"):
+            FeatureBank.open(path, column=column)
+    others = pa.Table.from_arrays([list_column(x), pa.array(x[:, 0]), pa.array(x[:, 1])], names=["features", "a", "a"])
+    pq.write_table(others, path)
+    assert_same_bits(FeatureBank.open(path, column=column).rows(np.arange(N)), x)
+
+
 def test_bank_parquet_refuses_other_lists(tmp_path: Path) -> None:
     path = tmp_path / "bank.parquet"
     ragged = [[1.0, 2.0]] * 40 + [[1.0]]

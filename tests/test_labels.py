@@ -28,6 +28,16 @@ def write(path: Path, values: Any, column: str = "label", /, **more: Any) -> Pat
     return path
 
 
+def write_columns(path: Path, names: list[str]) -> None:
+    """A table of two rows whose column k holds k; names may be repeated."""
+    columns = [pa.array([k, k]) for k in range(len(names))]
+    if path.suffix == ".csv":
+        rows = [names, *[[str(k) for k in range(len(names))]] * 2]
+        path.write_text("".join(",".join(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_arrays(columns, names=names), path)
+
+
 ENDINGS = [".npy", ".csv", ".parquet"]
 
 
@@ -104,6 +114,17 @@ def test_read_labels_chooses_the_column(tmp_path: Path, ending: str) -> None:
     with pytest.raises(ValueError, match="name the column of the labels, it has 'label', 'given_label'"):
         read_labels(path)
     assert read_labels(write(path, [4, 2], "anything"))[0].tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_read_labels_refuses_a_column_that_is_there_twice(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"y{ending}"
+    for names, column in ((["label", "label", "x"], None), (["label", "label", "x"], "label")):
+        write_columns(path, names)
+        with pytest.raises(ValueError, match=rf"y\{ending}': wanted one column 'label', it has 2 of that name"):
+            read_labels(path, column)
+    write_columns(path, ["x", "x", "label"])
+    assert read_labels(path)[0].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from problems import clustered
@@ -99,6 +100,22 @@ def test_report_reads_the_optional_columns_of_a_table(folder: Path) -> None:
     data = data_of("page.html")
     assert data["issue"] and data["probability"] and not data["score"] and not data["margin"]
     assert "expected right" in Path("page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_report_refuses_a_table_with_a_column_twice(
+    folder: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    run("correct", "x.npy", "y.csv", "-o", "corrected.parquet", "--quiet")
+    table = pq.read_table("corrected.parquet")
+    for name in ("given_label", "score", "index"):
+        twice = pa.Table.from_arrays([*table.columns, table[name]], names=[*table.column_names, name])
+        if ending == "csv":
+            pyarrow.csv.write_csv(twice, "twice.csv")
+        else:
+            pq.write_table(twice, "twice.parquet")
+        error = run_error(capsys, "report", f"twice.{ending}", "-o", "p.html")
+        assert f"'twice.{ending}': wanted one column {name!r}, it has 2 of that name" in error
 
 
 def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

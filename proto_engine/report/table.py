@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..bank_parquet import refuse_repeated
 from ..label_text import encode_labels
-from ..labels import read_labels
+from ..labels import column_names, read_labels
 
 _FLOATS = ("score", "margin", "issue_score", "probability")
 
@@ -49,23 +50,25 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     Raises
     ------
     ValueError
-        Another ending, a missing column, or rows left out or in another order than those of the data set.
+        Another ending, a column that is missing or there twice, or rows left out or in another order than those of
+        the data set.
     FileNotFoundError
         There is no such file.
     """
     import pandas as pd
-    import pyarrow.parquet as pq
 
     what = f"table: {os.fspath(path)!r}"
     ending = os.path.splitext(path)[1].lower()
     if ending not in (".parquet", ".csv"):
         raise ValueError(f"{what}: wanted features and labels, or one table (.parquet or .csv) of a correction")
     given, names = read_labels(path, "given_label")
-    has = pq.read_schema(path).names if ending == ".parquet" else list(pd.read_csv(path, nrows=0).columns)
+    has = column_names(path)
     suggested, others = read_labels(path, "likely_label" if "likely_label" in has else "suggested_label")
     if (names is None) != (others is None):
         raise ValueError(f"{what} mixes class names and numbers")
     wanted = [name for name in (*_FLOATS, "index") if name in has]
+    for name in wanted:
+        refuse_repeated(name, has, what)
     frame = pd.read_parquet(path, columns=wanted) if ending == ".parquet" else pd.read_csv(path, usecols=wanted)
     if "index" in has and not np.array_equal(frame["index"].to_numpy(), np.arange(len(given))):
         raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
