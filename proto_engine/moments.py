@@ -58,16 +58,16 @@ class MomentSums:
         """Count rows, [b, D] float32 or float64, all finite."""
         if len(rows) == 0:
             return
-        if self._shift is None:
-            self._shift = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
-        shifted = rows - self._shift  # [b, D]
-        self._sum += shifted.sum(axis=0, dtype=np.float64)
         self._count += len(rows)
-        limit = _MAX_EXPONENT[shifted.dtype]
-        exponent = int(np.clip(np.frexp(max(-shifted.min(), shifted.max()))[1], -limit, limit))
-        shifted *= 2.0**-exponent  # near 1 and exact: squares stay inside float32
-        near_one = shifted.astype(np.float32, copy=False)
-        with np.errstate(over="ignore"):  # squares beyond float64 make an infinite covariance
+        with np.errstate(over="ignore", invalid="ignore"):  # squares beyond float64: a covariance that is not finite
+            if self._shift is None:
+                self._shift = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+            shifted = rows - self._shift  # [b, D]
+            self._sum += shifted.sum(axis=0, dtype=np.float64)
+            limit = _MAX_EXPONENT[shifted.dtype]
+            exponent = int(np.clip(np.frexp(max(-shifted.min(), shifted.max()))[1], -limit, limit))
+            shifted *= 2.0**-exponent  # near 1 and exact: squares stay inside float32
+            near_one = shifted.astype(np.float32, copy=False)
             self._products += (near_one.T @ near_one) * 2.0 ** np.float64(2 * exponent)
 
     def result(self) -> Moments:
@@ -83,7 +83,8 @@ class MomentSums:
         rest = self._sum / self._count  # [D]
         with np.errstate(over="ignore", invalid="ignore"):  # as in `add`
             covariance = self._products / self._count - np.outer(rest, rest)
-        return Moments(self._shift.astype(np.float64) + rest, covariance, self._count)
+            mean = self._shift.astype(np.float64) + rest
+        return Moments(mean, covariance, self._count)
 
 
 def bank_moments(features: Any) -> Moments:

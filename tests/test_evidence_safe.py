@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 from test_evidence import assert_finite, clusters, spoil
@@ -47,6 +48,51 @@ def test_safe_on_features_beyond_float64_squares():
     evidence = label_evidence(x.astype(np.float64) * 1e200, truth)
     assert_nothing_changed(evidence)
     assert evidence.reason is not None
+
+
+@pytest.fixture(scope="module")
+def spoiled():
+    """Features, labels, and what evidence says of them."""
+    x, truth = clusters()
+    labels = spoil(truth, 0.2, "symmetric")
+    return x, labels, label_evidence(x.astype(np.float64), labels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [2.0**515, 2.0**-515, 2.0**1018, 2.0**-990, 2.0**300, 2.0**-300])
+def test_evidence_is_the_same_for_features_of_any_scale(spoiled, scale):
+    x, labels, wanted = spoiled
+    evidence = label_evidence(x.astype(np.float64) * scale, labels)
+    for name in ("issue_score", "suggested", "probability", "lead", "noise_matrix", "noise", "reason"):
+        np.testing.assert_array_equal(getattr(evidence, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (np.float32, 2.0**-136),
+        (np.float32, 2.0**-128),
+        (np.float32, 2.0**124),
+        (ml_dtypes.bfloat16, 2.0**-128),
+        (ml_dtypes.bfloat16, 2.0**124),
+    ],
+)
+def test_evidence_is_that_of_the_digits_which_small_numbers_have_left(spoiled, dtype, scale):
+    x, labels, _ = spoiled
+    stored = (x.astype(np.float64) * scale).astype(dtype)
+    same = (stored.astype(np.float64) / scale).astype(np.float32)
+    evidence, wanted = label_evidence(stored, labels), label_evidence(same, labels)
+    np.testing.assert_array_equal(evidence.issue_score, wanted.issue_score)
+    assert evidence.reason is None and evidence.confident().sum() > 400
+
+
+def test_rows_that_vanish_beside_much_larger_ones_are_usable():
+    x, truth = clusters(n=400)
+    x = x.astype(np.float64)
+    x[0], x[1], x[2] = 1e300, 1e-300, 0.0
+    evidence = label_evidence(x, truth, on_bad_rows="keep-label")
+    np.testing.assert_array_equal(np.flatnonzero(~evidence.usable), [2])
+    assert_finite(evidence)
 
 
 def test_safe_with_two_classes_swapped():

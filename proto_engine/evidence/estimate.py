@@ -15,6 +15,7 @@ from .calibration import calibrate
 from .landmarks import LandmarkKernel, draw_landmarks
 from .result import LabelEvidence
 from .ridge import FoldedSums, fold_numbers
+from .scaling import brought_near_one
 from .trust import judge
 from .whitening import fit_half_whitening
 
@@ -75,6 +76,7 @@ def label_evidence(
     classes = np.flatnonzero(size >= MIN_CLASS)  # [K] their own numbers
     if moments is None or len(classes) < 2:
         return _nothing(given, num_classes, usable, f"fewer than two classes have {MIN_CLASS} usable rows")
+    bank, moments = brought_near_one(bank, usable, moments)
     compact = np.full(num_classes, -1)  # class -> 0 to K - 1, or -1
     compact[classes] = np.arange(len(classes))
     judged = np.flatnonzero(usable & (compact[given] >= 0))  # [n]
