@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from .array_kinds import ArrayKind, has_float_dtype
 from .arrays import to_numpy
 from .files import atomic_write
 from .transform import BankTransform
@@ -83,10 +84,12 @@ class Prototypes:
         ----------
         path : str or os.PathLike
         class_names : sequence of str, optional
-            Kept in the file's metadata, so that labels read later are numbered as they were now.
+            C different names. Kept in the file's metadata, so that labels read later are numbered as they were now.
 
         Raises
         ------
+        TypeError, ValueError
+            ``class_names`` are not strings, not different, or not one a class.
         OSError
             The file cannot be written.
         """
@@ -96,7 +99,7 @@ class Prototypes:
             metadata["transform"] = self.transform.kind
             arrays.update(_transform_arrays(self.transform))
         if class_names is not None:
-            metadata["class_names"] = json.dumps(list(class_names))
+            metadata["class_names"] = json.dumps(_checked_names(class_names, self.num_classes))
         data = safetensors.numpy.save(arrays, metadata=metadata)
         with atomic_write(path) as file:
             file.write(data)
@@ -135,7 +138,22 @@ class Prototypes:
         return prototypes
 
     def check(self, name: str = "prototypes") -> None:
-        """Raise ValueError where the arrays do not fit together or hold values that no selection gives."""
+        """Raise ValueError where the arrays do not fit together or hold values that no selection gives.
+
+        Of arrays on a GPU only those that scoring brings to the host anyway are looked into.
+        """
+        self._check_shapes(name)
+        self._check_dtypes(name)
+        counts, most = to_numpy(self.counts), int(self.indices.shape[1])
+        if counts.min() < 0 or counts.max() > most:
+            raise ValueError(f"{name}: wanted counts from 0 to {most}, got {counts.min()} to {counts.max()}")
+        if most and ArrayKind.of(self.indices).on_cpu:
+            least = to_numpy(self.indices).min()
+            if least < -1:
+                raise ValueError(f"{name}: wanted indices of rows, or -1 for none, got {least}")
+        self._check_vectors(name)
+
+    def _check_shapes(self, name: str) -> None:
         if len(self.folded.shape) != 2 or 0 in tuple(self.folded.shape):
             raise ValueError(f"{name}: wanted folded of shape [C, D], got {tuple(self.folded.shape)}")
         if len(self.indices.shape) != 2 or self.indices.shape[0] != self.num_classes:
@@ -159,7 +177,25 @@ class Prototypes:
                 raise ValueError(f"{name}: wanted {key} of shape {list(want)}, got {list(got)}")
         if self.transform is not None and self.transform.dim != self.dim:
             raise ValueError(f"{name}: wanted a transform of dimension {self.dim}, got {self.transform.dim}")
-        folded = to_numpy(self.folded)
+
+    def _check_dtypes(self, name: str) -> None:
+        for key in _ARRAYS:
+            array = getattr(self, key)
+            if key in _WHOLE_NUMBERS:
+                fits = str(array.dtype).removeprefix("torch.").startswith(("int", "uint"))
+            else:
+                fits = has_float_dtype(array)
+            if not fits:
+                wanted = "whole numbers" if key in _WHOLE_NUMBERS else "floats"
+                raise ValueError(f"{name}: wanted {key} of {wanted}, got {array.dtype}")
+
+    def _check_vectors(self, name: str) -> None:
+        if ArrayKind.of(self.vectors).on_cpu and self.indices.shape[1]:
+            vectors = to_numpy(self.vectors)
+            low, high = float(vectors.min()), float(vectors.max())  # NaN if there is any
+            if not (low >= -_LONGEST and high <= _LONGEST):
+                raise ValueError(f"{name}: wanted unit vectors, got entries from {low} to {high}")
+        folded = to_numpy(self.folded).astype(np.float64, copy=False)
         if not bool(np.isfinite(folded).all()):
             raise ValueError(f"{name}: wanted finite folded vectors, got NaN or infinity")
         longest = float(np.sqrt(np.einsum("cd,cd->c", folded, folded).max()))
@@ -168,7 +204,24 @@ class Prototypes:
 
 
 _ARRAYS = [field.name for field in fields(Prototypes) if field.name != "transform"]
+_WHOLE_NUMBERS = ("indices", "counts", "rho", "consistent")
+_LONGEST = 1.01  # of a unit vector's entries, in whatever precision it was kept
 _TRANSFORM_ARRAYS = ("transform.mean", "transform.matrix")
+
+
+def _checked_names(class_names: Sequence[str], num_classes: int) -> list[str]:
+    """The names as a list, if a file can be read again with them."""
+    names = list(class_names)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"class_names: wanted strings, got {type(name).__name__}")
+    if len(names) != num_classes:
+        raise ValueError(f"class_names: wanted {num_classes} names, one a class, got {len(names)}")
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"class_names: wanted different names, got {twice!r} twice")
+    return names
 
 
 def _transform_arrays(transform: BankTransform) -> dict[str, np.ndarray]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 
+import fake_cupy
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,6 +13,7 @@ import torch
 from problems import clustered, select
 
 import proto_engine as pe
+from proto_engine.class_names import load_with_names
 
 
 @pytest.fixture
@@ -62,6 +65,68 @@ def test_load_refuses_foreign_files(prototypes, tmp_path):
         replace(prototypes, **change).save(path)
         with pytest.raises(ValueError, match=match):
             pe.Prototypes.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: {"counts": p.counts + 91}, "wanted counts from 0 to 8, got 91 to 99"),
+        (lambda p: {"counts": p.counts - 1}, "wanted counts from 0 to 8, got -1 to "),
+        (lambda p: {"counts": p.counts.astype(float)}, "wanted counts of whole numbers, got float64"),
+        (lambda p: {"indices": p.indices.astype(float)}, "wanted indices of whole numbers, got float64"),
+        (lambda p: {"indices": p.indices - 5}, "wanted indices of rows, or -1 for none, got -6"),
+        (lambda p: {"rho": p.rho > 0}, "wanted rho of whole numbers, got bool"),
+        (lambda p: {"vectors": p.vectors * np.float32(np.nan)}, "wanted unit vectors, got entries from nan to nan"),
+        (lambda p: {"vectors": p.vectors * 3}, "wanted unit vectors, got entries from -2"),
+        (lambda p: {"folded": np.zeros(p.folded.shape, np.int64)}, "wanted folded of floats, got int64"),
+        (lambda p: {"eta": p.eta.astype(complex)}, "wanted eta of floats, got complex128"),
+    ],
+)
+@pytest.mark.parametrize("tensors", [False, True])
+def test_check_refuses_values_that_no_selection_gives(prototypes, change, message, tensors):
+    changed = change(prototypes)
+    if tensors:
+        changed = {key: torch.from_numpy(array) for key, array in changed.items()}
+        message = message.replace("got ", "got (torch.)?")
+    with pytest.raises(ValueError, match=f"prototypes: {message}"):
+        replace(prototypes, **changed).check()
+
+
+def test_check_takes_prototypes_of_any_precision(prototypes):
+    tensors = {field.name: torch.from_numpy(getattr(prototypes, field.name)) for field in fields(pe.Prototypes)[:-1]}
+    replace(prototypes, **tensors).check()
+    shorter = {"indices": torch.int32, "vectors": torch.bfloat16, "folded": torch.bfloat16, "eta": torch.float32}
+    replace(prototypes, **{key: tensors[key].to(dtype) for key, dtype in shorter.items()}).check()
+
+
+def test_check_leaves_arrays_on_a_gpu_there(prototypes, monkeypatch):
+    cupy = fake_cupy.make()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    arrays = {
+        key: cupy.ndarray(getattr(prototypes, key), device=1) for key in ("indices", "vectors", "folded", "counts")
+    }
+    brought = []
+    get = cupy.ndarray.get
+    monkeypatch.setattr(cupy.ndarray, "get", lambda array: brought.append(array.shape) or get(array))
+    replace(prototypes, **arrays).check()
+    assert brought == [(4,), (4, 6)]
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (["a"], ValueError, "class_names: wanted 4 names, one a class, got 1"),
+        ([1, 2, 3, 4], TypeError, "class_names: wanted strings, got int"),
+        (["a", "b", "c", None], TypeError, "class_names: wanted strings, got NoneType"),
+        (["a", "b", "a", "c"], ValueError, "class_names: wanted different names, got 'a' twice"),
+    ],
+)
+def test_save_refuses_names_that_could_not_be_read_again(prototypes, tmp_path, names, error, message):
+    with pytest.raises(error, match=message):
+        prototypes.save(tmp_path / "p.safetensors", class_names=names)
+    assert not list(tmp_path.iterdir())
+    prototypes.save(tmp_path / "p.safetensors", class_names=np.array(["a", "b", "c", "d"]))
+    assert load_with_names(tmp_path / "p.safetensors")[1] == ["a", "b", "c", "d"]
 
 
 def test_failed_save_leaves_the_old_file(prototypes, tmp_path, monkeypatch):
