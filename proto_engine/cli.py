@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,12 +16,26 @@ from .backends.gpu_record import recorded_runs
 from .bank import FeatureBank
 from .class_names import load_with_names, renumber
 from .cli_apply import add_apply
-from .cli_options import SELECTION, Parser, add_correction, add_inputs, add_output, add_running, add_selection, option
-from .cli_page import add_page, check_page, page_of_table, write_page
+from .cli_options import (
+    CORRECTION,
+    RUNNING,
+    SELECTION,
+    Parser,
+    add_correction,
+    add_inputs,
+    add_output,
+    add_running,
+    add_selection,
+    given,
+    option,
+    refuse,
+)
+from .cli_page import PAGE_ENDINGS, PAGE_OPTIONS, add_page, check_count, open_images, page_of_table, write_page
+from .cli_paths import check_output, refuse_same
 from .cli_report import correction_report, selection_report
 from .cli_streams import abandon, prepare_streams, say
 from .corrections import OUTPUT_ENDINGS, Corrections
-from .files import atomic_write, check_ending, check_writable
+from .files import atomic_write
 from .labels import read_labels
 from .prototypes import Prototypes
 from .scoring import correct_labels, score_samples
@@ -56,55 +69,59 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _correct(arguments: argparse.Namespace) -> None:
-    inputs = (arguments.features, arguments.labels, arguments.prototypes)
-    _check_output(arguments, OUTPUT_ENDINGS, *inputs)
-    if arguments.report is not None:
-        check_page(arguments, arguments.report, "--report", *inputs)
-    bank, names, prototypes, found = _corrected(arguments)
+    inputs = (arguments.features, arguments.labels, arguments.prototypes, arguments.images)
+    check_output(arguments.output, OUTPUT_ENDINGS, "--output", *inputs)
+    images = None
+    if arguments.report is None:
+        refuse(arguments, PAGE_OPTIONS, "wanted --report too")
+    else:
+        check_output(arguments.report, PAGE_ENDINGS, "--report", *inputs)
+        refuse_same(arguments.report, "--report", arguments.output, "--output")
+        images = open_images(arguments, {"--output": arguments.output, "--report": arguments.report})
+    bank, names, prototypes, found = _corrected(arguments, images)
     found.save(arguments.output, names)
-    print(correction_report(found.summary(prototypes.num_classes), names))
+    lines = [correction_report(found.summary(prototypes.num_classes), names)]
     if arguments.report is not None:
-        write_page(arguments, arguments.report, found, names, prototypes, bank)
+        write_page(arguments, arguments.report, images, found, names, prototypes, bank)
+        lines.append(f"report written to {arguments.report}")
+    print("\n".join(lines))  # after all files: whatever becomes of stdout, they are there
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    check_page(arguments, arguments.output, "--output", arguments.features, arguments.labels, arguments.prototypes)
-    if arguments.labels is not None:
-        bank, names, prototypes, found = _corrected(arguments)
-        write_page(arguments, arguments.output, found, names, prototypes, bank)
-        return
-    given = [name for name in SELECTION if hasattr(arguments, name)]
-    given += [name for name in ("feature_column", "label_column", "min_margin") if getattr(arguments, name)]
-    if given:
-        raise ValueError(f"{option(given[0])}: wanted LABELS too; a table of corrections leaves no room for it")
-    page_of_table(arguments)
+    inputs = (arguments.features, arguments.labels, arguments.prototypes, arguments.images)
+    check_output(arguments.output, PAGE_ENDINGS, "--output", *inputs)
+    if arguments.labels is None:
+        names = ("feature_column", "label_column", *SELECTION, *CORRECTION, *RUNNING)
+        refuse(arguments, names, "wanted LABELS too; a table of corrections leaves no room for it")
+    images = open_images(arguments, {"--output": arguments.output})
+    if arguments.labels is None:
+        page_of_table(arguments, images)
+    else:
+        bank, class_names, prototypes, found = _corrected(arguments, images)
+        write_page(arguments, arguments.output, images, found, class_names, prototypes, bank)
+    print(f"report written to {arguments.output}")
 
 
-def _corrected(arguments: argparse.Namespace) -> tuple[FeatureBank, list[str] | None, Prototypes, Corrections]:
+def _corrected(
+    arguments: argparse.Namespace, images: Any
+) -> tuple[FeatureBank, list[str] | None, Prototypes, Corrections]:
     bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
+    check_count(arguments, images, len(bank))
     labels, names = read_labels(arguments.labels, arguments.label_column)
     if arguments.prototypes is None:
         prototypes = _selected(arguments, bank, labels, names)
     else:
-        given = [name for name in SELECTION if hasattr(arguments, name)]
-        if given:
-            raise ValueError(f"--prototypes: saved prototypes leave no room for {option(given[0])}")
+        for name in given(arguments, SELECTION):
+            raise ValueError(f"--prototypes: saved prototypes leave no room for {option(name)}")
         prototypes, class_names = load_with_names(arguments.prototypes)
         labels, names = renumber(labels, names, class_names), class_names
-    found = correct_labels(
-        bank,
-        labels,
-        prototypes,
-        policy=arguments.policy,
-        min_margin=arguments.min_margin,
-        progress=not arguments.quiet,
-        **_common(arguments),
-    )
+    options = {"policy": "confident", **given(arguments, (*CORRECTION, *RUNNING))}
+    found = correct_labels(bank, labels, prototypes, progress=not arguments.quiet, **options)
     return bank, names, prototypes, found
 
 
 def _select(arguments: argparse.Namespace) -> None:
-    _check_output(arguments, (".safetensors",), arguments.features, arguments.labels)
+    check_output(arguments.output, (".safetensors",), "--output", arguments.features, arguments.labels)
     bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
     labels, names = read_labels(arguments.labels, arguments.label_column)
     prototypes = _selected(arguments, bank, labels, names)
@@ -113,10 +130,11 @@ def _select(arguments: argparse.Namespace) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    ending = _check_output(arguments, (".npy", ".parquet"), arguments.features, arguments.prototypes)
+    inputs = (arguments.features, arguments.prototypes)
+    ending = check_output(arguments.output, (".npy", ".parquet"), "--output", *inputs)
     bank = FeatureBank.open(arguments.features, column=arguments.feature_column)
     prototypes, names = load_with_names(arguments.prototypes)
-    scores = score_samples(bank, prototypes, progress=not arguments.quiet, **_common(arguments))  # [N, C]
+    scores = score_samples(bank, prototypes, progress=not arguments.quiet, **given(arguments, RUNNING))  # [N, C]
     with atomic_write(arguments.output) as file:
         if ending == ".npy":
             np.lib.format.write_array(file, scores, allow_pickle=False)
@@ -140,27 +158,13 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"verified on {run['device']}, {run['date']}: {', '.join(sorted(run['verified'])) or 'nothing'}")
 
 
-def _check_output(arguments: argparse.Namespace, endings: Sequence[str], *inputs: str | None) -> str:
-    """Look at the output path before hours of work; returns its ending."""
-    ending = check_ending(arguments.output, endings, "--output")
-    target = check_writable(arguments.output, "--output")
-    for path in inputs:
-        if path is not None and target.exists() and os.path.exists(path) and os.path.samefile(path, target):
-            raise ValueError(f"--output: {arguments.output!r} is an input too and would be lost")
-    return ending
-
-
 def _selected(
     arguments: argparse.Namespace, bank: FeatureBank, labels: np.ndarray, names: list[str] | None
 ) -> Prototypes:
-    options = {name: getattr(arguments, name) for name in SELECTION if hasattr(arguments, name)}
+    options = given(arguments, SELECTION)
     if names is not None and options.setdefault("num_classes", len(names)) != len(names):
         raise ValueError(f"--num-classes: the labels are {len(names)} names, got {options['num_classes']}")
-    return select_prototypes(bank, labels, **options, **_common(arguments))
-
-
-def _common(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"backend": arguments.backend, "on_bad_rows": arguments.on_bad_rows}
+    return select_prototypes(bank, labels, **options, **given(arguments, RUNNING))
 
 
 def _one_line(error: BaseException) -> str:

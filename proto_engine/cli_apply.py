@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .cli_paths import check_output, refuse_loss, refuse_same
 from .decisions import apply_decisions, read_decisions
-from .files import atomic_write, check_ending, check_writable
-from .image_files import list_image_folder
+from .files import atomic_write
+from .image_files import folder_files, list_image_folder
 from .label_tree import write_tree
 from .labels import read_labels
 
@@ -67,11 +68,15 @@ def run_apply(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
-    check_ending(arguments.output, _ENDINGS, "--output")
-    target = check_writable(arguments.output, "--output")
-    for path in (arguments.labels, arguments.decisions):
-        if path is not None and target.exists() and os.path.exists(path) and os.path.samefile(path, target):
-            raise ValueError(f"--output: {arguments.output!r} is an input too and would be lost")
+    path = arguments.output
+    check_output(path, _ENDINGS, "--output", arguments.labels, arguments.decisions)
+    folders = {"labels": arguments.labels}
+    if arguments.tree is not None:
+        folders["tree"] = arguments.tree[0]
+        refuse_same(path, "--output", arguments.tree[1], "--tree")
+    for name, folder in folders.items():
+        if os.path.exists(path) and os.path.isdir(folder):
+            refuse_loss(path, "--output", folder_files(folder, name))
 
 
 def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, list[str] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from .cli_streams import say
@@ -24,6 +25,8 @@ SELECTION = (
     "transform",
 )
 _DEFAULTS = {name: option.default for name, option in inspect.signature(select_prototypes).parameters.items()}
+CORRECTION = ("policy", "min_margin")
+RUNNING = ("backend", "on_bad_rows")
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +106,6 @@ def add_correction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         choices=POLICIES,
-        default="confident",
         help="which labels change: those with clear evidence against them (default), or all whose best score is that "
         "of another class, the published method",
     )
@@ -111,7 +113,6 @@ def add_correction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-margin",
         type=float,
-        default=0.0,
         metavar="X",
         help="keep labels where the best score leads by less than this (default 0)",
     )
@@ -119,14 +120,26 @@ def add_correction(parser: argparse.ArgumentParser) -> None:
 
 def add_running(parser: argparse.ArgumentParser) -> None:
     """How the command runs."""
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="see `proto-engine info` (default auto)")
+    parser.add_argument("--backend", metavar="NAME", help="see `proto-engine info` (default auto)")
     parser.add_argument(
         "--on-bad-rows",
         choices=ON_BAD_ROWS,
-        default="raise",
         help="rows that are zero or not finite: an error, or leave their labels alone (default raise)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
+
+
+def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options that the command line has; the others keep the defaults of the functions."""
+    # None is a value of --samples-per-class: options of the selection that were not given are not there at all.
+    found = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return {name: value for name, value in found.items() if value is not None or name in SELECTION}
+
+
+def refuse(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raise ValueError for the first of these options that the command line has: it would do nothing."""
+    for name in given(arguments, names):
+        raise ValueError(f"{option(name)}: {why}")
 
 
 def option(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ import numpy as np
 
 from .bank import FeatureBank
 from .class_names import load_with_names, renumber
+from .cli_paths import refuse_loss
 from .figures import most_changed
-from .files import check_ending, check_writable
-from .image_files import ParquetImages, list_image_folder
+from .image_files import ParquetImages, folder_files
 from .prototypes import Prototypes
 from .report import decision_graphs, write_report
 from .report.table import read_table
 from .report.thumbnails import check_pillow
 from .transform import in_space
 
+PAGE_ENDINGS = (".html", ".htm")
+PAGE_OPTIONS = ("images", "image_column", "title")
 _MAX_GRAPHS = 30  # classes: a graph takes a tenth of a second and eight kilobytes
 
 
@@ -36,36 +39,53 @@ def add_page(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--title", metavar="TEXT", help="heading of the page (default: the name of the labels' file)")
 
 
-def check_page(arguments: argparse.Namespace, path: str, option: str, *inputs: str | None) -> None:
-    """Look at the paths before hours of work."""
-    check_ending(path, (".html", ".htm"), option)
-    target = check_writable(path, option)
-    for other in (*inputs, arguments.images):
-        if other is not None and target.exists() and os.path.exists(other) and os.path.samefile(other, target):
-            raise ValueError(f"{option}: {path!r} is an input too and would be lost")
-    if arguments.images is None:
+def open_images(arguments: argparse.Namespace, outputs: Mapping[str, str]) -> Any:
+    """The images, if there are any, before hours of work; none of them may be an output (option: path)."""
+    path = arguments.images
+    if path is None:
         if arguments.image_column is not None:
             raise ValueError("--image-column: wanted --images too")
-    elif not os.path.exists(arguments.images):
-        raise FileNotFoundError(f"--images: {arguments.images!r} does not exist")
+        return None
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"--images: {path!r} does not exist")
+    check_pillow()
+    images: Any
+    if os.path.isdir(path):
+        if arguments.image_column is not None:
+            raise ValueError(f"--image-column: {path!r} is a folder, which has no columns")
+        images = files = folder_files(path, "--images")
     else:
-        check_pillow()
+        images = ParquetImages(path, arguments.image_column)
+        files = images.files
+    for option, output in outputs.items():
+        refuse_loss(output, option, files)
+    return images
 
 
-def page_of_table(arguments: argparse.Namespace) -> None:
+def check_count(arguments: argparse.Namespace, images: Any, num_samples: int) -> None:
+    """Raise ValueError unless there is an image for each row."""
+    if images is not None and len(images) != num_samples:
+        raise ValueError(
+            f"--images: wanted {num_samples:,} images, one a row, {arguments.images!r} has {len(images):,}"
+        )
+
+
+def page_of_table(arguments: argparse.Namespace, images: Any) -> None:
     """Write the page about a table that `proto-engine correct` wrote."""
     table, names = read_table(arguments.features)
+    check_count(arguments, images, len(table))
     prototypes = None
     if arguments.prototypes is not None:
         prototypes, class_names = load_with_names(arguments.prototypes)
         given, suggested = (renumber(codes, names, class_names) for codes in (table.given, table.labels))
         table, names = replace(table, given=given, labels=suggested), class_names
-    write_page(arguments, arguments.output, table, names, prototypes)
+    write_page(arguments, arguments.output, images, table, names, prototypes)
 
 
 def write_page(
     arguments: argparse.Namespace,
     path: str,
+    images: Any,
     found: Any,
     names: list[str] | None,
     prototypes: Prototypes | None = None,
@@ -87,11 +107,10 @@ def write_page(
         found,
         prototypes=prototypes,
         class_names=names,
-        images=_images(arguments, len(found)),
+        images=images,
         title=arguments.title or Path(source).name,
         decision_graph=graphs,
     )
-    print(f"report written to {path}")
 
 
 def _picked_here(prototypes: Prototypes, given: np.ndarray) -> bool:
@@ -102,22 +121,4 @@ def _picked_here(prototypes: Prototypes, given: np.ndarray) -> bool:
 
 def _graph_backend(arguments: argparse.Namespace) -> str:
     """The backend asked for; FAISS only scores."""
-    return "auto" if arguments.backend == "faiss" else arguments.backend
-
-
-def _images(arguments: argparse.Namespace, num_samples: int) -> Any:
-    if arguments.images is None:
-        return None
-    images: Any
-    if os.path.isdir(arguments.images):
-        if arguments.image_column is not None:
-            raise ValueError(f"--image-column: {arguments.images!r} is a folder, which has no columns")
-        paths, _, _ = list_image_folder(arguments.images, "--images")
-        images = [os.path.join(arguments.images, path) for path in paths]
-    else:
-        images = ParquetImages(arguments.images, arguments.image_column)
-    if len(images) != num_samples:
-        raise ValueError(
-            f"--images: wanted {num_samples:,} images, one a row, {arguments.images!r} has {len(images):,}"
-        )
-    return images
+    return "auto" if arguments.backend in (None, "faiss") else arguments.backend

@@ -58,6 +58,11 @@ def list_image_folder(root: str | os.PathLike[str], name: str) -> tuple[list[str
     return paths, np.array(labels, dtype=np.int64), classes
 
 
+def folder_files(root: str | os.PathLike[str], name: str) -> list[str]:
+    """The paths of the images of `list_image_folder`, in its order."""
+    return [os.path.join(root, path) for path in list_image_folder(root, name)[0]]
+
+
 class ParquetImages:
     """Encoded images in a Parquet column, decoded one row group at a time.
 
@@ -109,6 +114,11 @@ class ParquetImages:
         if self._struct:
             value = None if value is None else (value.get("bytes") or value.get("path"))
         return os.path.join(self._folder, value) if isinstance(value, str) and value else value
+
+    @property
+    def files(self) -> list[str]:
+        """The files that rows may be read from besides this one: where the column has paths."""
+        return [os.path.join(self._folder, path) for path in self.paths or [] if path]
 
     def _texts(self, column: str) -> list[str]:
         values: Any = self._file.read(columns=[column]).column(0).combine_chunks()

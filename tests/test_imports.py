@@ -28,7 +28,7 @@ LAYERS = [
     {"report"},
     {"__init__"},
     {"corrector"},
-    {"cli_streams", "cli_report", "cli_options", "cli_apply", "cli_page", "cli"},
+    {"cli_streams", "cli_paths", "cli_report", "cli_options", "cli_apply", "cli_page", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

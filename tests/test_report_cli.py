@@ -133,8 +133,6 @@ def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[s
         (("corrected.parquet", "-o", "p.pdf"), "--output: wanted a file ending in .html or .htm"),
         (("corrected.parquet", "-o", "p.html", "--seed", "1"), "--seed: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--samples-per-class", "all"), "--samples-per-class: wanted LABELS too"),
-        (("corrected.parquet", "-o", "p.html", "--min-margin", "0.1"), "--min-margin: wanted LABELS too"),
-        (("corrected.parquet", "-o", "p.html", "--label-column", "x"), "--label-column: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--images", "none"), "--images: 'none' does not exist"),
         (("corrected.parquet", "-o", "p.html", "--images", "few.parquet"), "wanted 90 images, one a row"),
         (("corrected.parquet", "-o", "p.html", "--image-column", "x"), "--image-column: wanted --images too"),
@@ -145,6 +143,36 @@ def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[s
     assert "would be lost" in run_error(capsys, "report", "in.html", "y.csv", "-o", "in.html")
     error = run_error(capsys, "correct", "x.npy", "y.csv", "-o", "c.parquet", "--report", "none/p.html")
     assert "--report: the folder" in error
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--seed 0",
+        "--samples-per-class all",
+        "--min-margin 0",
+        "--policy confident",
+        "--backend auto",
+        "--on-bad-rows raise",
+        "--label-column label",
+        "--feature-column features",
+    ],
+)
+def test_report_of_a_table_takes_no_option_that_does_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    run("correct", "x.npy", "y.csv", "-o", "corrected.parquet", "--policy", "all", "--quiet")
+    run("report", "corrected.parquet", "-o", "page.html", "--quiet")
+    error = run_error(capsys, "report", "corrected.parquet", "-o", "page.html", *option.split())
+    assert f"{option.split()[0]}: wanted LABELS too; a table of corrections leaves no room for it" in error
+
+
+@pytest.mark.parametrize("option", ["--images images", "--image-column image", "--title Digits"])
+def test_correct_without_a_page_takes_no_option_of_the_page(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    error = run_error(capsys, "correct", "x.npy", "y.csv", "-o", "corrected.csv", *option.split())
+    assert f"{option.split()[0]}: wanted --report too" in error
 
 
 def test_report_with_images_needs_pillow(
