@@ -18,7 +18,7 @@ void squared_norms(const Rows& x, double* squares, const Execution& run) {
       const void* rows[4];
       for (int t = 0; t < 4; ++t) rows[t] = row_of(x, std::min(i + t, end - 1));
       double q[4];
-      vector_loops().dot4(x.dtype, rows, rows, x.dim, q);
+      vector_loops().square4(x.dtype, rows, x.dim, q);
       for (int t = 0; t < 4 && i + t < end; ++t) squares[i + t] = q[t];
     }
   });

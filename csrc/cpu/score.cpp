@@ -14,7 +14,10 @@
 
 namespace proto_engine {
 namespace {
-constexpr int64_t kBlock = 256;  // unit rows of 512 dimensions then fill half of a 1 MB second-level cache
+constexpr int64_t kMostRows = 256, kFewestRows = 64, kBlockBytes = 256 << 10;  // a quarter of a second-level cache
+
+// Rows a worker takes at a time: what it has squared is still near when it is multiplied, and looked up.
+int64_t rows_of_block(int64_t d) { return std::clamp(kBlockBytes / 4 / d, kFewestRows, kMostRows); }
 
 bool usable(double square) { return square > 0.0 && std::isfinite(square); }
 
@@ -24,16 +27,16 @@ bool moderate(double square) { return square > 0x1p-60 && square < 0x1p+60; }
 
 // A worker's block: squares of its rows and their float32 scores, NaN for unusable rows.
 struct ScoreBlock {
-  double squares[kBlock];
+  double squares[kMostRows];
   std::vector<float> unit, s;
 
   void compute(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded, int64_t num_classes) {
-    s.resize(kBlock * num_classes);
+    s.resize(size * num_classes);
     for (int64_t r = 0; r < size; r += 4) {
       const void* rows[4];
       double q[4];
       for (int64_t t = 0; t < 4; ++t) rows[t] = row_of(x, begin + std::min(r + t, size - 1));
-      vector_loops().dot4(x.dtype, rows, rows, x.dim, q);
+      vector_loops().square4(x.dtype, rows, x.dim, q);
       std::copy(q, q + std::min<int64_t>(4, size - r), squares + r);
     }
     if (x.dtype == DType::kFloat32 && std::all_of(squares, squares + size, moderate))
@@ -56,7 +59,7 @@ struct ScoreBlock {
   void multiply_unit(const Rows& x, int64_t begin, int64_t size, const std::vector<float>& folded,
                      int64_t num_classes) {
     const int64_t d = x.dim;
-    unit.resize(kBlock * d);
+    unit.resize(size * d);
     for (int64_t r = 0; r < size; ++r) {
       float* out = unit.data() + r * d;
       if (usable(squares[r]))
@@ -81,8 +84,9 @@ std::vector<float> transposed_float32(const double* folded, int64_t num_classes,
 void score(const Rows& x, const double* folded, int64_t num_classes, float* sigma, const Execution& run) {
   const std::vector<float> folded32 = transposed_float32(folded, num_classes, x.dim);
   std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
-  parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
-    const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
+  const int64_t block = rows_of_block(x.dim);
+  parallel_for((x.count + block - 1) / block, run, [&](int worker, int64_t item) {
+    const int64_t begin = item * block, size = std::min(block, x.count - begin);
     ScoreBlock& own = blocks[worker];
     own.compute(x, begin, size, folded32, num_classes);
     std::copy(own.s.begin(), own.s.begin() + size * num_classes, sigma + begin * num_classes);
@@ -113,24 +117,31 @@ void score_top2(const Rows& x, const double* folded, int64_t num_classes, double
   const int64_t d = x.dim;
   const std::vector<float> folded32 = transposed_float32(folded, num_classes, d);
   std::vector<ScoreBlock> blocks(std::max(1, run.num_threads));
-  parallel_for((x.count + kBlock - 1) / kBlock, run, [&](int worker, int64_t item) {
-    const int64_t begin = item * kBlock, size = std::min(kBlock, x.count - begin);
+  const int64_t block = rows_of_block(x.dim);
+  parallel_for((x.count + block - 1) / block, run, [&](int worker, int64_t item) {
+    const int64_t begin = item * block, size = std::min(block, x.count - begin);
     ScoreBlock& own = blocks[worker];
     own.compute(x, begin, size, folded32, num_classes);
-    BestTwo result[kBlock];
+    BestTwo result[kMostRows];
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     std::vector<int32_t> near(num_classes + 16), unused(num_classes);  // 16: a whole vector is stored
-    // Pending pinned dots, four at a time; pairs of a row arrive in ascending class order.
-    const void* a[4];
+    // Pending pinned sums of two rows with two classes each, where the second may be the first again; classes of
+    // a row arrive in ascending order.
+    const void* a[2];
     const double* f[4];
-    int64_t where[4], of_class[4];
+    int64_t where[2], of_class[4];
     int pending = 0;
     const auto flush = [&] {
       if (pending == 0) return;
-      for (int t = pending; t < 4; ++t) a[t] = a[0], f[t] = f[0];
+      if (pending == 1) a[1] = a[0], f[2] = f[0], f[3] = f[1];
       double dot[4];
-      vector_loops().dot4_double(x.dtype, a, f, d, dot);
-      for (int t = 0; t < pending; ++t) result[where[t]].add(of_class[t], dot[t] / std::sqrt(own.squares[where[t]]));
+      vector_loops().dot2x2(x.dtype, a, f, d, dot);
+      for (int t = 0; t < pending; ++t) {
+        const double norm = std::sqrt(own.squares[where[t]]);
+        const int64_t* c = of_class + 2 * t;
+        result[where[t]].add(c[0], dot[2 * t] / norm);
+        if (c[1] != c[0]) result[where[t]].add(c[1], dot[2 * t + 1] / norm);
+      }
       pending = 0;
     };
     for (int64_t r = 0; r < size; ++r) {
@@ -142,11 +153,13 @@ void score_top2(const Rows& x, const double* folded, int64_t num_classes, double
           std::nextafter(static_cast<float>(static_cast<double>(top.second) - 2.0 * bound), -kInfinity);
       int64_t found = 0;
       vector_loops().scan_bracket(s, num_classes, reach, kInfinity, unused.data(), near.data(), &found);
-      for (int64_t t = 0; t < found; ++t) {
-        const int64_t c = near[t];
-        a[pending] = row_of(x, begin + r), f[pending] = folded + c * d;
-        where[pending] = r, of_class[pending] = c;
-        if (++pending == 4) flush();
+      for (int64_t t = 0; t < found; t += 2) {
+        a[pending] = row_of(x, begin + r), where[pending] = r;
+        for (int64_t u = 0; u < 2; ++u) {
+          const int64_t c = near[std::min(t + u, found - 1)];
+          f[2 * pending + u] = folded + c * d, of_class[2 * pending + u] = c;
+        }
+        if (++pending == 2) flush();
       }
     }
     flush();

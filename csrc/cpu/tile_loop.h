@@ -34,6 +34,15 @@ struct TriangleOrder {
   }
 };
 
+// s[r, c] = s32(i0 + r, j0 + c); on the diagonal only for r <= c.
+inline void multiply_tile(const float* unit, int64_t d, int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* s,
+                          int64_t stride) {
+  if (i0 == j0)
+    multiply_own_transposed(unit + i0 * d, i1 - i0, d, d, s, stride);
+  else
+    multiply_transposed(unit + i0 * d, i1 - i0, d, unit + j0 * d, j1 - j0, d, d, s, stride);
+}
+
 template <class Epilogue>
 void for_each_tile(const float* unit, int64_t m, int64_t d, int64_t tile, const Execution& run, Epilogue* epilogue) {
   const TriangleOrder order{(m + tile - 1) / tile};
@@ -45,10 +54,7 @@ void for_each_tile(const float* unit, int64_t m, int64_t d, int64_t tile, const 
     order.at(item, &a, &b);
     const int64_t i0 = a * tile, j0 = b * tile;
     const int64_t rows = std::min(tile, m - i0), columns = std::min(tile, m - j0);
-    if (a == b)
-      multiply_own_transposed(unit + i0 * d, rows, d, d, s.data(), columns);
-    else
-      multiply_transposed(unit + i0 * d, rows, d, unit + j0 * d, columns, d, d, s.data(), columns);
+    multiply_tile(unit, d, i0, i0 + rows, j0, j0 + columns, s.data(), columns);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t skip = a == b ? r + 1 : 0;  // on the diagonal: strictly above it
       epilogue->row(worker, i0 + r, j0 + skip, s.data() + r * columns + skip, columns - skip);

@@ -60,69 +60,51 @@ inline Doubles load_tail(const T* p, int64_t n) {
 
 inline double fold(const Doubles& a) { return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])); }
 
-template <class A, class B>
-void dot4_of(const A* const a[4], const B* const b[4], int64_t d, double out[4]) {
-  Doubles s0 = {}, s1 = {}, s2 = {}, s3 = {};
+// Four sums at once: add(sum, load) adds the products of the eight columns that load(p) gives of a row p.
+template <class Add>
+inline void sum4(int64_t d, double out[4], const Add& add) {
+  Doubles sum[4] = {};
   const int64_t whole = d - d % kLanes;
-  for (int64_t k = 0; k < whole; k += kLanes) {
-    s0 += load_doubles(a[0] + k) * load_doubles(b[0] + k);
-    s1 += load_doubles(a[1] + k) * load_doubles(b[1] + k);
-    s2 += load_doubles(a[2] + k) * load_doubles(b[2] + k);
-    s3 += load_doubles(a[3] + k) * load_doubles(b[3] + k);
-  }
-  if (whole < d) {
-    s0 += load_tail(a[0] + whole, d - whole) * load_tail(b[0] + whole, d - whole);
-    s1 += load_tail(a[1] + whole, d - whole) * load_tail(b[1] + whole, d - whole);
-    s2 += load_tail(a[2] + whole, d - whole) * load_tail(b[2] + whole, d - whole);
-    s3 += load_tail(a[3] + whole, d - whole) * load_tail(b[3] + whole, d - whole);
-  }
-  out[0] = fold(s0), out[1] = fold(s1), out[2] = fold(s2), out[3] = fold(s3);
-}
-
-template <class A>
-void dot4_same(const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
-  const A* const typed_a[4] = {static_cast<const A*>(a[0]), static_cast<const A*>(a[1]), static_cast<const A*>(a[2]),
-                               static_cast<const A*>(a[3])};
-  const A* const typed_b[4] = {static_cast<const A*>(b[0]), static_cast<const A*>(b[1]), static_cast<const A*>(b[2]),
-                               static_cast<const A*>(b[3])};
-  dot4_of<A, A>(typed_a, typed_b, d, out);
-}
-
-template <class A>
-void dot4_mixed(const void* const a[4], const double* const b[4], int64_t d, double out[4]) {
-  const A* const typed_a[4] = {static_cast<const A*>(a[0]), static_cast<const A*>(a[1]), static_cast<const A*>(a[2]),
-                               static_cast<const A*>(a[3])};
-  dot4_of<A, double>(typed_a, b, d, out);
-}
-
-void dot4(DType dtype, const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return dot4_same<Half>(a, b, d, out);
-    case DType::kBFloat16:
-      return dot4_same<BFloat>(a, b, d, out);
-    case DType::kFloat32:
-      return dot4_same<float>(a, b, d, out);
-    case DType::kFloat64:
-      return dot4_same<double>(a, b, d, out);
-  }
-}
-
-void dot4_double(DType dtype, const void* const a[4], const double* const b[4], int64_t d, double out[4]) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return dot4_mixed<Half>(a, b, d, out);
-    case DType::kBFloat16:
-      return dot4_mixed<BFloat>(a, b, d, out);
-    case DType::kFloat32:
-      return dot4_mixed<float>(a, b, d, out);
-    case DType::kFloat64:
-      return dot4_mixed<double>(a, b, d, out);
-  }
+  for (int64_t k = 0; k < whole; k += kLanes) add(sum, [k](const auto* p) { return load_doubles(p + k); });
+  if (whole < d) add(sum, [whole, d](const auto* p) { return load_tail(p + whole, d - whole); });
+  for (int t = 0; t < 4; ++t) out[t] = fold(sum[t]);
 }
 
 template <class T>
-void scale_of(const T* x, int64_t d, double inverse_norm, float* unit) {
+void square4_of(const void* const a[4], int64_t d, double out[4]) {
+  const auto row = [a](int t) { return static_cast<const T*>(a[t]); };
+  sum4(d, out, [row](Doubles* sum, const auto& load) {
+    for (int t = 0; t < 4; ++t) {
+      const Doubles x = load(row(t));
+      sum[t] += x * x;
+    }
+  });
+}
+
+template <class T>
+void dot4_of(const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
+  const auto first = [a](int t) { return static_cast<const T*>(a[t]); };
+  const auto second = [b](int t) { return static_cast<const T*>(b[t]); };
+  sum4(d, out, [first, second](Doubles* sum, const auto& load) {
+    for (int t = 0; t < 4; ++t) sum[t] += load(first(t)) * load(second(t));
+  });
+}
+
+template <class T>
+void dot2x2_of(const void* const a[2], const double* const b[4], int64_t d, double out[4]) {
+  const auto row = [a](int t) { return static_cast<const T*>(a[t]); };
+  sum4(d, out, [row, b](Doubles* sum, const auto& load) {
+    for (int t = 0; t < 2; ++t) {
+      const Doubles x = load(row(t));
+      sum[2 * t] += x * load(b[2 * t]);
+      sum[2 * t + 1] += x * load(b[2 * t + 1]);
+    }
+  });
+}
+
+template <class T>
+void scale_of(const void* row, int64_t d, double inverse_norm, float* unit) {
+  const T* x = static_cast<const T*>(row);
   const int64_t whole = d - d % kLanes;
   for (int64_t k = 0; k < whole; k += kLanes) {
     const Floats8 value = __builtin_convertvector(load_doubles(x + k) * inverse_norm, Floats8);
@@ -131,18 +113,30 @@ void scale_of(const T* x, int64_t d, double inverse_norm, float* unit) {
   for (int64_t k = whole; k < d; ++k) unit[k] = static_cast<float>(to_double(x[k]) * inverse_norm);
 }
 
-void scale(DType dtype, const void* x, int64_t d, double inverse_norm, float* unit) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return scale_of(static_cast<const Half*>(x), d, inverse_norm, unit);
-    case DType::kBFloat16:
-      return scale_of(static_cast<const BFloat*>(x), d, inverse_norm, unit);
-    case DType::kFloat32:
-      return scale_of(static_cast<const float*>(x), d, inverse_norm, unit);
-    case DType::kFloat64:
-      return scale_of(static_cast<const double*>(x), d, inverse_norm, unit);
+// A loop for each of the stored types, and the choice among them.
+#define PROTO_ENGINE_BY_TYPE(loop, ...) \
+  switch (dtype) {                      \
+    case DType::kFloat16:               \
+      return loop<Half>(__VA_ARGS__);   \
+    case DType::kBFloat16:              \
+      return loop<BFloat>(__VA_ARGS__); \
+    case DType::kFloat32:               \
+      return loop<float>(__VA_ARGS__);  \
+    case DType::kFloat64:               \
+      return loop<double>(__VA_ARGS__); \
   }
+
+void square4(DType dtype, const void* const a[4], int64_t d, double out[4]) {
+  PROTO_ENGINE_BY_TYPE(square4_of, a, d, out)
 }
+void dot4(DType dtype, const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
+  PROTO_ENGINE_BY_TYPE(dot4_of, a, b, d, out)
+}
+void dot2x2(DType dtype, const void* const a[2], const double* const b[4], int64_t d, double out[4]) {
+  PROTO_ENGINE_BY_TYPE(dot2x2_of, a, b, d, out)
+}
+void scale(DType dtype, const void* x, int64_t d, double inverse_norm,
+           float* unit){PROTO_ENGINE_BY_TYPE(scale_of, x, d, inverse_norm, unit)}
 
 int64_t scan_bracket(const float* s, int64_t n, float lo, float hi, int32_t* column_above, int32_t* inside,
                      int64_t* num_inside) {
@@ -213,7 +207,8 @@ Top2 top2(const float* s, int64_t n) {
       best.second = value;
     }
   };
-  for (int l = 0; l < kWidth; ++l) add(first[l]), add(second[l]);
+  if (c > 0)
+    for (int l = 0; l < kWidth; ++l) add(first[l]), add(second[l]);
   for (; c < n; ++c) add(s[c]);
   return best;
 }
@@ -222,6 +217,6 @@ Top2 top2(const float* s, int64_t n) {
 
 extern const VectorLoops PROTO_ENGINE_JOIN(kVectorLoops_, PROTO_ENGINE_ISA);
 const VectorLoops PROTO_ENGINE_JOIN(kVectorLoops_, PROTO_ENGINE_ISA) = {
-    PROTO_ENGINE_TEXT(PROTO_ENGINE_ISA), dot4, dot4_double, scale, scan_bracket, top2};
+    PROTO_ENGINE_TEXT(PROTO_ENGINE_ISA), square4, dot4, dot2x2, scale, scan_bracket, top2};
 
 }  // namespace proto_engine

@@ -16,11 +16,14 @@ struct Top2 {
 struct VectorLoops {
   const char* name;
 
-  // out[t] = sum_k a[t][k] * b[t][k], t < 4: eight strided float64 lanes, folded pairwise.
-  // `dtype` is the element type of a and b. Four pairs at once hide the latency of the additions.
+  // Sums over k in eight strided float64 lanes, folded pairwise; `dtype` is the element type of a, and of b where
+  // it is untyped. Four sums at once hide the latency of the additions.
+  // out[t] = sum_k a[t][k]^2, t < 4.
+  void (*square4)(DType dtype, const void* const a[4], int64_t d, double out[4]);
+  // out[t] = sum_k a[t][k] * b[t][k], t < 4.
   void (*dot4)(DType dtype, const void* const a[4], const void* const b[4], int64_t d, double out[4]);
-  // The same sum with b in float64.
-  void (*dot4_double)(DType dtype, const void* const a[4], const double* const b[4], int64_t d, double out[4]);
+  // out[t] = sum_k a[t / 2][k] * b[t][k], t < 4: two rows, each with two vectors.
+  void (*dot2x2)(DType dtype, const void* const a[2], const double* const b[4], int64_t d, double out[4]);
 
   // unit[k] = float32(x[k] * inverse_norm).
   void (*scale)(DType dtype, const void* x, int64_t d, double inverse_norm, float* unit);
