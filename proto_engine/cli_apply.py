@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_labels
 from .cli_paths import check_output, refuse_loss, refuse_same
 from .decisions import apply_decisions, read_decisions
 from .files import atomic_write
@@ -85,7 +86,8 @@ def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, list[str] | None]
             raise ValueError(f"--label-column: {arguments.labels!r} is a folder, which has no columns")
         _, codes, classes = list_image_folder(arguments.labels, "labels")
         return codes, classes
-    return read_labels(arguments.labels, arguments.label_column)
+    codes, names = read_labels(arguments.labels, arguments.label_column)
+    return as_labels(codes, len(codes), None), names  # with a limit: each number up to the largest gets its text
 
 
 def _suggested(path: str, codes: np.ndarray, names: list[str] | None) -> tuple[np.ndarray, list[str] | None]:

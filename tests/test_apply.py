@@ -101,6 +101,13 @@ def test_apply_keeps_numbers_numbers(folder: Path, capsys: pytest.CaptureFixture
     assert "the labels are numbers, row 4 was labeled 'cat'" in run_error(capsys, "numbers.npy", "n.csv", "-o", "x.npy")
 
 
+def test_apply_refuses_numbers_that_cannot_be_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each number up to the largest gets its text: row numbers or hashes would take all memory."""
+    np.save("hashes.npy", [2**24, 0])
+    error = run_error(capsys, "hashes.npy", "decisions.csv", "-o", "new.csv")
+    assert "labels: wanted less than 16777216, got 16777216 at row 0" in error
+
+
 def test_apply_undecided_rows_may_take_the_suggestion(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--undecided", "suggested", "-o", "new.csv")
     run(capsys, "corrected.parquet", *options)
