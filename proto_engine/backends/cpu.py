@@ -12,11 +12,14 @@ try:
     from scipy.linalg import cython_blas
 
     from .. import _core
+
+    _core.set_blas(cython_blas.__pyx_capi__["sgemm"], cython_blas.__pyx_capi__["ssyrk"])
 except ImportError as error:  # no compiler when the package was built
     unavailable: str | None = f"the native module was not built: {error}"
+except AttributeError as error:  # sources that are newer than what was built of them
+    unavailable = f"the native module is of another version, install the package again: {error}"
 else:
     unavailable = None
-    _core.set_blas(cython_blas.__pyx_capi__["sgemm"], cython_blas.__pyx_capi__["ssyrk"])
 
 
 class CpuPool(OnePassPool):

@@ -13,13 +13,17 @@ from threadpoolctl import ThreadpoolController
 from .base import Backend
 from .process_setting import ProcessSetting
 
+_MOST_THREADS = 4096
+
 
 def num_threads() -> int:
     """Worker threads: PROTO_ENGINE_NUM_THREADS, or the processors that this process may use."""
     wanted = os.environ.get("PROTO_ENGINE_NUM_THREADS")
     if wanted:
-        if not wanted.isdigit() or int(wanted) < 1:
-            raise ValueError(f"PROTO_ENGINE_NUM_THREADS: wanted a whole number from 1, got {wanted!r}")
+        if not wanted.isdecimal() or not 1 <= int(wanted) <= _MOST_THREADS:
+            raise ValueError(
+                f"PROTO_ENGINE_NUM_THREADS: wanted a whole number from 1 to {_MOST_THREADS}, got {wanted!r}"
+            )
         return int(wanted)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -248,6 +248,7 @@ class LabelCorrector:
         Parameters
         ----------
         index : Tensor, int64 [B]
+            From 0 to N - 1.
 
         Returns
         -------
@@ -258,9 +259,12 @@ class LabelCorrector:
         ------
         RuntimeError
             No phase has run yet.
+        TypeError, ValueError
+            Positions that are no whole numbers, or that the data set does not have.
         """
         if self._corrected is None:
             raise RuntimeError(f"no labels are corrected yet: update() has not reached epoch {self.start_epoch}")
+        _check_positions(index, len(self._corrected))
         return self._corrected[index.to(self._corrected.device)]
 
     def loss(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
@@ -273,6 +277,11 @@ class LabelCorrector:
             The given labels of the batch.
         index : Tensor, int64 [B]
             Where in the data set the batch comes from.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See `targets`.
         """
         if self._corrected is None:
             return F.cross_entropy(logits, labels)
@@ -286,6 +295,15 @@ class LabelCorrector:
         """Take up the corrected labels of an earlier `state_dict`."""
         self._corrected = state.get("corrected")
         self.corrections = None
+
+
+def _check_positions(index: Tensor, num_samples: int) -> None:
+    """A negative position would count from the end, and train on the label of another image."""
+    if index.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"index: wanted positions in the data set as int64, got {index.dtype}")
+    if bool(((index < 0) | (index >= num_samples)).any()):
+        low, high = index.min().item(), index.max().item()
+        raise ValueError(f"index: wanted positions from 0 to {num_samples - 1}, got {low} to {high}")
 
 
 def _with_known_labels(corrections: pe.Corrections, rows: np.ndarray, labels: np.ndarray) -> pe.Corrections:

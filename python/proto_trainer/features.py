@@ -91,6 +91,8 @@ def extract_features(
     ValueError
         An item's index is not its position (a `Subset` of an indexed data set, say), or the features are
         not [B, D].
+    TypeError
+        Given labels that are not whole numbers.
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     matrix = np.empty((0, 0), dtype=np.float32)
@@ -141,12 +143,14 @@ def extract_bank(
 
     Raises
     ------
-    ValueError
-        See `extract_features`.
+    TypeError, ValueError
+        See `extract_features`; an empty data set.
     OSError
         The file does not fit into `folder`; found out before the first image is read.
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
+    if num_samples == 0:
+        raise ValueError("dataset: wanted at least one image, got none")
     labels = np.empty(num_samples, dtype=np.int64)
     with (
         BankWriter(num_samples, memory_limit, folder) as writer,
@@ -199,5 +203,7 @@ def feature_batches(
                     "dataset must give each item its own position as index; "
                     f"items {start}..{stop - 1} came with other numbers"
                 )
+            if given.is_floating_point():
+                raise TypeError(f"dataset: wanted whole numbers as given labels, got {given.dtype}")
             yield start, rows.float(), given.numpy()
             start = stop

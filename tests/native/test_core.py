@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -194,3 +196,25 @@ def test_long_call_is_interrupted_and_lets_other_threads_run():
         signal.signal(signal.SIGINT, before)
     assert len(ticks) == 20
     assert time.perf_counter() - start < 20
+
+
+def test_module_of_another_version_leaves_the_other_backends():
+    """After sources were updated in place, and nothing was built of them."""
+    program = """
+import sys, types
+sys.modules["proto_engine._core"] = stale = types.ModuleType("proto_engine._core")
+import proto_engine
+proto_engine._core, stale.cuda_architectures = stale, None
+reasons = proto_engine.backends()
+assert reasons["reference"] is None
+print(reasons["cpu"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "of another version, install the package again" in done.stdout
+
+
+@pytest.mark.parametrize("wanted", ["0", "-1", "4097", "99999999999", "two", "²"])
+def test_number_of_threads_is_checked(monkeypatch, wanted):
+    monkeypatch.setenv("PROTO_ENGINE_NUM_THREADS", wanted)
+    with pytest.raises(ValueError, match=f"wanted a whole number from 1 to 4096, got '{wanted}'"):
+        CpuBackend().squared_norms(features(3, 2))

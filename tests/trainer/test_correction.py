@@ -184,6 +184,33 @@ def test_state_dict_carries_the_corrected_labels_over(clusters):
     assert torch.equal(other.targets(index), corrector.targets(index))
 
 
+@pytest.mark.parametrize("position", [-1, 120])
+def test_targets_refuse_positions_that_the_data_set_does_not_have(clusters, position):
+    """-1 would be the label of the last image."""
+    dataset, model = clusters
+    corrector = corrector_for(dataset)
+    corrector.update(model, dataset, epoch=0)
+    message = f"index: wanted positions from 0 to 119, got {min(position, 3)} to {max(position, 3)}"
+    with pytest.raises(ValueError, match=message):
+        corrector.loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.tensor([3, position]))
+    with pytest.raises(TypeError, match=r"index: wanted positions .* got torch.float32"):
+        corrector.targets(torch.tensor([1.0]))
+    assert corrector.targets(torch.tensor([], dtype=torch.int64)).shape == (0,)
+
+
+def test_update_refuses_labels_that_are_not_whole_numbers(clusters):
+    dataset, model = clusters
+    dataset.given = dataset.given + 0.7
+    with pytest.raises(TypeError, match="wanted whole numbers as given labels, got torch.float"):
+        corrector_for(dataset).update(model, dataset, epoch=0)
+
+
+def test_update_refuses_an_empty_data_set(clusters):
+    dataset, model = clusters
+    with pytest.raises(ValueError, match="dataset: wanted at least one image, got none"):
+        corrector_for(dataset).update(model, Subset(dataset, []), epoch=0)
+
+
 def test_update_refuses_labels_out_of_range(clusters):
     dataset, model = clusters
     dataset.given[3] = 4
