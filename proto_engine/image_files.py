@@ -77,7 +77,7 @@ class ParquetImages:
     Raises
     ------
     ValueError
-        Not a Parquet file; the column is missing, ambiguous, there twice or of another type.
+        Not a Parquet file, or a damaged one; the column is missing, ambiguous, there twice or of another type.
     """
 
     def __init__(self, path: str | os.PathLike[str], column: str | None = None) -> None:
@@ -89,6 +89,7 @@ class ParquetImages:
             raise ValueError(f"{what} is truncated or not a Parquet file: {error}") from None
         schema = self._file.schema_arrow
         self._column = _choose(schema, column, what)
+        self._what = f"{what}, column {self._column!r}"
         kind: Any = schema.field(self._column).type
         self._struct = pa.types.is_struct(kind)
         self.paths: list[str] | None = None
@@ -107,8 +108,7 @@ class ParquetImages:
     def __getitem__(self, row: int) -> bytes | str | None:
         group = int(np.searchsorted(self._ends, row, side="right"))
         if group != self._at:
-            table = self._file.read_row_group(group, columns=[self._column])
-            self._at, self._values = group, table.column(0)
+            self._at, self._values = group, self._read(self._column, [group])
         inside = row - (int(self._ends[group - 1]) if group else 0)
         value = self._values[inside].as_py()
         if self._struct:
@@ -121,9 +121,15 @@ class ParquetImages:
         return [os.path.join(self._folder, path) for path in self.paths or [] if path]
 
     def _texts(self, column: str) -> list[str]:
-        values: Any = self._file.read(columns=[column]).column(0).combine_chunks()
+        values = self._read(column, list(range(self._file.metadata.num_row_groups))).combine_chunks()
         values = values.field("path") if self._struct else values
         return [text or "" for text in values.to_pylist()]
+
+    def _read(self, column: str, groups: list[int]) -> Any:
+        try:
+            return self._file.read_row_groups(groups, columns=[column]).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self._what} is damaged: {error}") from None
 
 
 def _choose(schema: Any, column: str | None, what: str) -> str:

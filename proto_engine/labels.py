@@ -113,7 +113,10 @@ def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.Chunke
 def _from_parquet(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
     table = pyarrow.parquet.ParquetFile(file)
     name = _choose_column(table.schema_arrow.names, column, what)
-    return name, table.read(columns=[name]).column(0)
+    try:
+        return name, table.read(columns=[name]).column(0)
+    except OSError as error:  # what Arrow raises for bytes that cannot be decompressed
+        raise ValueError(f"{what}, column {name!r} is damaged: {error}") from None
 
 
 def _choose_column(names: list[str], column: str | None, what: str) -> str:

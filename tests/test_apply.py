@@ -330,3 +330,15 @@ def test_parquet_images_want_a_column_of_images(folder: Path) -> None:
     Path("bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="truncated or not a Parquet file"):
         ParquetImages("bad.parquet")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "paths"])
+def test_parquet_images_with_damaged_pages_say_so(folder: Path, kind: str) -> None:
+    data = np.random.default_rng(0).integers(97, 123, (100, 50), dtype=np.uint8)
+    values = [row.tobytes() if kind == "bytes" else row.tobytes().decode() for row in data]
+    pq.write_table(pa.table({"image": values}), "images.parquet", compression="zstd", use_dictionary=False)
+    content = bytearray(Path("images.parquet").read_bytes())
+    content[50:1500] = bytes(1450)
+    Path("images.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"images: 'images\.parquet', column 'image' is damaged"):
+        ParquetImages("images.parquet")[0]

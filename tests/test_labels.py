@@ -199,6 +199,16 @@ def test_read_labels_refuses_truncated_and_foreign_files(tmp_path: Path, ending:
             read_labels(path)
 
 
+def test_read_labels_parquet_with_damaged_pages_says_so(tmp_path: Path) -> None:
+    values = pa.array([f"class {k}" for k in range(1000)])
+    pq.write_table(pa.table({"label": values}), tmp_path / "y.parquet", compression="zstd", use_dictionary=False)
+    content = bytearray((tmp_path / "y.parquet").read_bytes())
+    content[50:500] = bytes(450)
+    (tmp_path / "y.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"labels: .*y\.parquet.* is damaged"):
+        read_labels(tmp_path / "y.parquet")
+
+
 def test_read_labels_refuses_other_paths(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"labels: .*none\.csv' does not exist"):
         read_labels(tmp_path / "none.csv")
