@@ -13,6 +13,8 @@ from .bank import FeatureBank
 
 BLOCK_ROWS = 4096  # long enough for matrix products at full speed
 BLOCK_BYTES = 64 * 2**20  # of a block in float32: wide rows come in shorter blocks
+_ORDINARY = 2.0**-180, 2.0**192  # mean variances of rows that float32 holds after centering, their outliers too
+_MAX_SCALE = 1000  # powers of two up to here have an inverse in float64, and bring any row far enough
 _MAX_EXPONENT = {np.dtype(np.float32): 120, np.dtype(np.float64): 1000}  # of powers of two that have an inverse
 
 
@@ -111,6 +113,41 @@ def bank_moments(features: Any) -> Moments:
         good = usable_rows(rows)
         sums.add(rows if good.all() else rows[good])
     return sums.result()
+
+
+def brought_near_one(bank: FeatureBank, moments: Moments) -> tuple[int, Moments]:
+    """A power of two for rows too large or too small for floats to hold their squares, and the moments after it.
+
+    Parameters
+    ----------
+    bank : FeatureBank, [N, D]
+    moments : Moments
+        Of its usable rows; not finite, or zero, where their squares leave the range of floats.
+
+    Returns
+    -------
+    exponent : int
+        0 for ordinary rows, else one that brings the largest entry near 1.
+    moments : Moments
+        Of the rows times ``2**exponent``. Two more walks over the bank where that is not 0.
+    """
+    low, high = _ORDINARY
+    if np.isfinite(moments.covariance).all() and low < np.diag(moments.covariance).mean() < high:
+        return 0, moments
+    peak = 0.0
+    for _, rows in row_blocks(bank):
+        peak = max(peak, float(np.abs(rows[usable_rows(rows)]).max(initial=0.0)))
+    exponent = int(np.clip(-np.frexp(peak)[1], -_MAX_SCALE, _MAX_SCALE))
+    sums = MomentSums(bank.shape[1])
+    for _, rows in row_blocks(bank):
+        sums.add(scaled_rows(rows[usable_rows(rows)], exponent))
+    return exponent, sums.result()
+
+
+def scaled_rows(rows: np.ndarray, exponent: int) -> np.ndarray:
+    """Rows times ``2**exponent``; what is far below the largest becomes 0, what is not finite stays so."""
+    with np.errstate(all="ignore"):
+        return np.ldexp(rows, exponent)
 
 
 def row_blocks(bank: FeatureBank) -> Iterator[tuple[int, np.ndarray]]:

@@ -131,8 +131,8 @@ class Prototypes:
                 f"prototypes: wanted a file of format {FORMAT!r} with {', '.join(_ARRAYS)}, "
                 f"got {name!r} with format {metadata.get('format')!r} and {', '.join(sorted(arrays)) or 'nothing'}"
             )
-        mean, matrix = (arrays.pop(key, None) for key in _TRANSFORM_ARRAYS)
-        transform = None if kind is None else _transform_of(kind, mean, matrix)
+        mean, matrix, scale = (arrays.pop(key, None) for key in _TRANSFORM_ARRAYS)
+        transform = None if kind is None else _transform_of(kind, mean, matrix, scale)
         prototypes = cls(**arrays, transform=transform)
         prototypes.check(name)
         return prototypes
@@ -206,7 +206,7 @@ class Prototypes:
 _ARRAYS = [field.name for field in fields(Prototypes) if field.name != "transform"]
 _WHOLE_NUMBERS = ("indices", "counts", "rho", "consistent")
 _LONGEST = 1.01  # of a unit vector's entries, in whatever precision it was kept
-_TRANSFORM_ARRAYS = ("transform.mean", "transform.matrix")
+_TRANSFORM_ARRAYS = ("transform.mean", "transform.matrix", "transform.scale")
 
 
 def _checked_names(class_names: Sequence[str], num_classes: int) -> list[str]:
@@ -225,11 +225,16 @@ def _checked_names(class_names: Sequence[str], num_classes: int) -> list[str]:
 
 
 def _transform_arrays(transform: BankTransform) -> dict[str, np.ndarray]:
-    arrays = dict(zip(_TRANSFORM_ARRAYS, (transform.mean, transform.matrix), strict=True))
+    scale = None if transform.scale == 1.0 else np.array([transform.scale])
+    arrays = dict(zip(_TRANSFORM_ARRAYS, (transform.mean, transform.matrix, scale), strict=True))
     return {key: np.ascontiguousarray(array) for key, array in arrays.items() if array is not None}
 
 
-def _transform_of(kind: str, mean: np.ndarray | None, matrix: np.ndarray | None) -> BankTransform:
+def _transform_of(
+    kind: str, mean: np.ndarray | None, matrix: np.ndarray | None, scale: np.ndarray | None
+) -> BankTransform:
     if mean is None:
         raise ValueError("prototypes: wanted the mean of the transform that the file names, got none")
-    return BankTransform(kind, mean, matrix)
+    if scale is not None and scale.shape != (1,):
+        raise ValueError(f"prototypes: wanted a transform.scale of shape [1], got {list(scale.shape)}")
+    return BankTransform(kind, mean, matrix, 1.0 if scale is None else float(scale[0]))

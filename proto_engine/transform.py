@@ -13,7 +13,7 @@ import numpy as np
 from .array_kinds import as_double
 from .arrays import as_bank
 from .bank import FeatureBank
-from .moments import bank_moments
+from .moments import bank_moments, brought_near_one
 
 KINDS = ("center", "whiten")
 _NAMES = {"center": "centered rows", "whiten": "whitened rows"}
@@ -23,7 +23,7 @@ _EQUAL = 2.0**-100  # variance over squared mean that rounding alone can leave b
 
 @dataclass(frozen=True, eq=False)
 class BankTransform:
-    """An affine map of feature rows, x -> A (x - mean), with A symmetric.
+    """An affine map of feature rows, x -> A (s x - s mean), with A symmetric.
 
     Cosines measured around the mean of all rows tell classes apart that share most of their direction, and
     whitening keeps a few strong directions, often of no use for the classes, from drowning the others.
@@ -34,14 +34,21 @@ class BankTransform:
     mean : numpy.ndarray of float64, [D]
     matrix : numpy.ndarray of float64, [D, D], or None
         A; None for "center", where it is the identity.
+    scale : float
+        s, a power of two; 1 but for features so large or so small that float32 could not hold the transformed rows.
     """
 
     kind: str
     mean: np.ndarray
     matrix: np.ndarray | None = None
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
+        for name, array in (("mean", self.mean), ("matrix", self.matrix)):
+            if not isinstance(array, np.ndarray) and (array is not None or name == "mean"):
+                raise TypeError(f"{name}: wanted a numpy array of float64, got {type(array).__name__}")
+        _check_scale(self.scale)
         dim = self.mean.shape[0] if self.mean.ndim == 1 else 0
         if dim == 0 or self.mean.dtype != np.float64 or not np.isfinite(self.mean).all():
             raise ValueError("transform: wanted a mean of D finite float64 entries")
@@ -78,35 +85,31 @@ class BankTransform:
         Raises
         ------
         TypeError, ValueError
-            An argument of the wrong dtype, shape or range; fewer than two usable rows, rows that are all equal,
-            or features whose squares overflow.
+            An argument of the wrong dtype, shape or range; fewer than two usable rows, or rows that are all equal.
 
         Notes
         -----
         Memory is that of the covariance, ``8 D**2`` bytes a few times over, whatever the number of rows.
         """
         check_kind(kind)
-        if not 0.0 < power <= 0.5:
-            raise ValueError(f"power: wanted a number above 0 and up to 0.5, got {power}")
-        if not (shrinkage > 0.0 and math.isfinite(shrinkage)):
-            raise ValueError(f"shrinkage: wanted a number above 0, got {shrinkage}")
-        with np.errstate(over="ignore", invalid="ignore"):  # said below, as an error
-            moments = bank_moments(features)
+        _check_between(power, "power", 0.5, "above 0 and up to 0.5")
+        _check_between(shrinkage, "shrinkage", sys.float_info.max, "above 0")
+        bank = as_bank(features)
+        exponent, moments = brought_near_one(bank, bank_moments(bank))
+        mean, scale = np.ldexp(moments.mean, -exponent), 2.0**exponent
         count = moments.num_rows
         if count < 2:
             raise ValueError(f"transform: wanted at least 2 rows that are finite and not all zero, got {count}")
         variance = float(np.trace(moments.covariance)) / len(moments.mean)
-        if not (math.isfinite(variance) and np.isfinite(moments.covariance).all()):
-            raise ValueError("transform: wanted features whose squares are finite, their covariance overflows")
         if variance <= _EQUAL * float(np.square(moments.mean).mean()):
             raise ValueError(f"transform: wanted rows that differ, all {count} are equal")
         if kind == "center":
-            return cls(kind, moments.mean)
+            return cls(kind, mean, None, scale)
         # Relative to the mean variance: the matrix is the same up to its scale whatever the unit of the features.
         values, vectors = np.linalg.eigh(moments.covariance / variance)
-        scale = (np.maximum(values, 0.0) + shrinkage) ** -power * variance**-power  # [D]
-        half = vectors * np.sqrt(scale)
-        return cls(kind, moments.mean, half @ half.T)
+        weights = (np.maximum(values, 0.0) + shrinkage) ** -power * variance**-power  # [D]
+        half = vectors * np.sqrt(weights)
+        return cls(kind, mean, half @ half.T, scale)
 
     @property
     def dim(self) -> int:
@@ -150,7 +153,9 @@ class BankTransform:
 
     def same_as(self, other: BankTransform | None) -> bool:
         """Whether another transform maps rows to the same space."""
-        if other is None or self.kind != other.kind or not np.array_equal(self.mean, other.mean):
+        if other is None or (self.kind, self.scale) != (other.kind, other.scale):
+            return False
+        if not np.array_equal(self.mean, other.mean):
             return False
         return self is other or self.matrix is None or np.array_equal(self.matrix, other.matrix)  # type: ignore[arg-type]
 
@@ -169,7 +174,7 @@ class TransformedRows:
         self.dtype: Any = sys.modules["torch"].float32 if self.kind.library == "torch" else np.dtype(np.float32)
         self._bank = bank
         with self.kind.current():
-            self._mean = self.kind.give(transform.mean)
+            self._mean = self.kind.give(transform.mean * transform.scale)
             self._matrix = None if transform.matrix is None else self.kind.give(transform.matrix)
 
     def rows(self, wanted: np.ndarray) -> Any:
@@ -188,11 +193,25 @@ class TransformedRows:
                 part = slice(start, start + BLOCK_ROWS)
                 double = as_double(rows[part])
                 empty = (double == 0).all(1)  # [b]
-                shifted = double - self._mean
+                shifted = (double if self.transform.scale == 1.0 else double * self.transform.scale) - self._mean
                 mapped = shifted if self._matrix is None else shifted @ self._matrix
                 mapped[empty] = 0.0
                 out[part] = mapped
         return out
+
+
+def _check_between(value: Any, name: str, most: float, wanted: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: wanted a number {wanted}, got {type(value).__name__}")
+    if not 0.0 < value <= most:
+        raise ValueError(f"{name}: wanted a number {wanted}, got {value}")
+
+
+def _check_scale(scale: Any) -> None:
+    """Powers of two lose no digit of a row; beyond these limits they would have no inverse."""
+    fits = isinstance(scale, float) and math.isfinite(scale) and math.frexp(scale)[0] == 0.5
+    if not fits or abs(math.log2(scale)) > 1000:
+        raise ValueError(f"scale: wanted a power of two from 2**-1000 to 2**1000 as a float, got {scale!r}")
 
 
 def check_kind(kind: Any) -> None:

@@ -76,7 +76,7 @@ class ndarray:
         return operation
 
     __lt__, __ne__, __eq__ = map(_operation, ("__lt__", "__ne__", "__eq__"))
-    __sub__, __or__, __matmul__ = map(_operation, ("__sub__", "__or__", "__matmul__"))
+    __sub__, __mul__, __or__, __matmul__ = map(_operation, ("__sub__", "__mul__", "__or__", "__matmul__"))
     __hash__ = None
 
     def __array__(self, *_, **__):

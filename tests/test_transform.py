@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fake_cupy
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from problems import clustered
 
 import proto_engine as pe
 from proto_engine import cli, transform
+from proto_engine.array_kinds import to_numpy
 
 DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
 
@@ -145,13 +148,67 @@ def test_transform_leaves_bad_rows_bad_and_out_of_the_fit():
     [
         (np.ones((1, 4)), "wanted at least 2 rows that are finite and not all zero, got 1"),
         (np.full((9, 4), 0.1), "wanted rows that differ, all 9 are equal"),
-        (np.array([[1e200, 1.0], [-1e200, 2.0]]), "wanted features whose squares are finite"),
+        (np.full((9, 4), 1e-200), "wanted rows that differ, all 9 are equal"),
+        (np.full((9, 4), 1e308), "wanted rows that differ, all 9 are equal"),
         (np.zeros((3, 4)), "wanted at least one row that is finite and not all zero"),
     ],
 )
 def test_transform_says_why_it_cannot_be_fitted(rows, match):
     with pytest.raises(ValueError, match=match):
         pe.BankTransform.fit(rows)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["center", "whiten"])
+@pytest.mark.parametrize("scale", [2.0**-146, 2.0**-400, 2.0**-990, 2.0**126, 2.0**515, 2.0**1010])
+def test_transform_keeps_the_picks_of_features_of_any_scale(kind, scale):
+    x, y = noisy(400)
+    x = x.astype(np.float64)
+    x[5] = 0
+    options = {"transform": kind, "on_bad_rows": "keep-label", "eta_max": 1.0}
+    want, got = pe.select_prototypes(x, y, **options), pe.select_prototypes(x * scale, y, **options)
+    assert want.transform.scale == 1.0
+    for name in ("indices", "vectors", "rho", "eta", "cutoff"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+    np.testing.assert_array_equal(
+        pe.correct_labels(x * scale, y, got, on_bad_rows="keep-label").score,
+        pe.correct_labels(x, y, want, on_bad_rows="keep-label").score,
+    )
+
+
+@pytest.mark.parametrize("kind", ["center", "whiten"])
+def test_transform_keeps_its_scale_on_disk_and_on_devices(kind, tmp_path, monkeypatch):
+    x, y = noisy(200)
+    tiny = x.astype(np.float64) * 2.0**-400
+    found = pe.select_prototypes(tiny, y, transform=kind)
+    assert found.transform.scale != 1.0
+    assert not found.transform.same_as(replace(found.transform, scale=1.0))
+    found.save(tmp_path / "p.safetensors")
+    back = pe.Prototypes.load(tmp_path / "p.safetensors")
+    assert back.transform.same_as(found.transform)
+    np.testing.assert_array_equal(pe.score_samples(tiny, back), pe.score_samples(tiny, found))
+    want = all_rows(found.transform.apply(tiny))
+    np.testing.assert_array_equal(all_rows(found.transform.apply(torch.from_numpy(tiny))), want)
+    cupy = fake_cupy.make()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    _, rows = next(iter(found.transform.apply(cupy.ndarray(tiny, device=1)).chunks()))
+    np.testing.assert_array_equal(to_numpy(rows), want)
+
+
+def test_file_of_an_ordinary_transform_has_no_scale(tmp_path):
+    x, y = noisy(200)
+    path = tmp_path / "p.safetensors"
+    pe.select_prototypes(x, y, transform="center").save(path)
+    arrays = safetensors.numpy.load_file(path)
+    assert "transform.scale" not in arrays and "transform.mean" in arrays
+    named = {"format": "proto_engine.prototypes.1", "transform": "center"}
+    for scale, match in (
+        (np.ones(2), r"wanted a transform.scale of shape \[1\]"),
+        (np.full(1, 3.0), "scale: wanted a power"),
+    ):
+        safetensors.numpy.save_file({**arrays, "transform.scale": scale}, path, metadata=named)
+        with pytest.raises(ValueError, match=match):
+            pe.Prototypes.load(path)
 
 
 def test_transform_refuses_wrong_arguments():
@@ -165,6 +222,17 @@ def test_transform_refuses_wrong_arguments():
     for shrinkage in (0.0, float("inf")):
         with pytest.raises(ValueError, match="shrinkage: wanted a number above 0"):
             pe.BankTransform.fit(x, shrinkage=shrinkage)
+    for name in ("power", "shrinkage"):
+        for value, kind in (("x", "str"), (None, "NoneType"), (True, "bool"), ([0.5], "list")):
+            with pytest.raises(TypeError, match=f"{name}: wanted a number above 0.*, got {kind}"):
+                pe.BankTransform.fit(x, **{name: value})
+    with pytest.raises(TypeError, match="mean: wanted a numpy array of float64, got list"):
+        pe.BankTransform("center", [0.0] * 8)
+    with pytest.raises(TypeError, match="matrix: wanted a numpy array of float64, got list"):
+        replace(fitted, matrix=[[1.0]])
+    for scale in (0.0, -2.0, 3.0, float("inf"), float("nan"), 1, 2.0**1001):
+        with pytest.raises(ValueError, match=r"scale: wanted a power of two from 2\*\*-1000 to 2\*\*1000 as a float"):
+            replace(fitted, scale=scale)
     with pytest.raises(ValueError, match="transform: wanted dimension 9 like the features, got 10"):
         fitted.apply(x[:, :9])
     with pytest.raises(ValueError, match="transform: wanted dimension 9 like the features, got 10"):

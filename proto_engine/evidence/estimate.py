@@ -8,14 +8,14 @@ import numpy as np
 
 from ..arrays import MOST_CLASSES, as_bank, as_labels
 from ..bank import FeatureBank
-from ..moments import Moments, MomentSums, as_working, row_blocks, usable_rows
+from ..moments import Moments, MomentSums, as_working, brought_near_one, row_blocks, usable_rows
 from ..ops import ON_BAD_ROWS, bad_rows_message, check_choice, check_count
 from .anchors import MIN_CLASS, Clarity, score_blocks
 from .calibration import calibrate
 from .landmarks import LandmarkKernel, draw_landmarks
 from .result import LabelEvidence
 from .ridge import FoldedSums, fold_numbers
-from .scaling import brought_near_one
+from .scaling import ScaledRows
 from .trust import judge
 from .whitening import fit_half_whitening
 
@@ -76,7 +76,9 @@ def label_evidence(
     classes = np.flatnonzero(size >= MIN_CLASS)  # [K] their own numbers
     if moments is None or len(classes) < 2:
         return _nothing(given, num_classes, usable, f"fewer than two classes have {MIN_CLASS} usable rows")
-    bank, moments = brought_near_one(bank, usable, moments)
+    exponent, moments = brought_near_one(bank, moments)
+    if exponent:
+        bank = FeatureBank.over(ScaledRows(bank, exponent))
     compact = np.full(num_classes, -1)  # class -> 0 to K - 1, or -1
     compact[classes] = np.arange(len(classes))
     judged = np.flatnonzero(usable & (compact[given] >= 0))  # [n]
