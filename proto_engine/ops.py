@@ -17,6 +17,7 @@ from .backends import choose
 from .backends.base import Backend, Pool, usable
 
 _ROWS_NAMED = 5
+_BITS_SHOWN = 128
 
 ON_BAD_ROWS = ("raise", "keep-label")  # what may be done with rows that are zero or not finite
 
@@ -38,11 +39,15 @@ def resolve(features: Any, backend: str) -> Resolved:
 
     Raises
     ------
+    TypeError
+        Not a name.
     ValueError
         Unknown name, or a host backend for features on a GPU.
     BackendUnavailable
         The named backend cannot run here.
     """
+    if not isinstance(backend, str):
+        raise TypeError(f"backend: wanted 'auto' or a name from backends(), got {type(backend).__name__}")
     kind = kind_of(features)
     chosen = choose(backend, on_cpu=kind.on_cpu, device=kind.device)
     if not kind.on_cpu and not chosen.takes_device_arrays:
@@ -66,8 +71,8 @@ def check_fraction(value: Any, name: str) -> float:
     """A number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: wanted a number from 0 to 1, got {type(value).__name__}")
-    if not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"{name}: wanted a number from 0 to 1, got {value}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}: wanted a number from 0 to 1, got {_shown(value)}")
     return float(value)
 
 
@@ -75,9 +80,13 @@ def check_number(value: Any, name: str) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: wanted a number, got {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: wanted a finite number, got {value}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: wanted a finite number, got {_shown(value)}")
+    return number
 
 
 def check_count(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
@@ -85,15 +94,21 @@ def check_count(value: Any, name: str, least: int = 1, most: int | None = None) 
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: wanted a whole number, got {type(value).__name__}")
     if value < least:
-        raise ValueError(f"{name}: wanted {least} or more, got {value}")
+        raise ValueError(f"{name}: wanted {least} or more, got {_shown(value)}")
     if most is not None and value > most:
-        raise ValueError(f"{name}: wanted {most} at most, got {value}")
+        raise ValueError(f"{name}: wanted {most} at most, got {_shown(value)}")
     return int(value)
+
+
+def _shown(value: Any) -> str:
+    """A number for a message, which hundreds of digits would drown."""
+    bits = value.bit_length() if isinstance(value, int) else 0
+    return f"a whole number of {bits} bits" if bits > _BITS_SHOWN else str(value)
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: wanted one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
 

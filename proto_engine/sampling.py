@@ -47,6 +47,13 @@ def class_pools(
     return pools
 
 
+def class_seed(seed: int, c: int) -> int:
+    """A seed for one class, below 2**32 as scikit-learn wants it."""
+    if seed + c < 2**32:
+        return seed + c
+    return int(np.random.SeedSequence([seed, c]).generate_state(1)[0])
+
+
 def _draw(members: np.ndarray, count: int, rng: np.random.Generator, preferred: np.ndarray | None) -> np.ndarray:
     if preferred is None:
         return rng.choice(members, count, replace=False)

@@ -28,12 +28,13 @@ from .ops import (
 )
 from .peaks import pick_density_peaks
 from .prototypes import Prototypes
-from .sampling import class_pools
+from .sampling import class_pools, class_seed
 from .selectors import pick_euclidean, pick_kmeans
 from .transform import KINDS, BankTransform, in_space
 
 METHODS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
 _DENSITY_METHODS = METHODS[:2]
+_MOST_PROTOTYPES = 2**24  # of each class: there is room for so many, whether or not they are found
 _WARN_FILTERED = 0.5
 _BLOCK_ELEMENTS = 2**22  # of float64 unit vectors at a time
 
@@ -163,7 +164,7 @@ def select_prototypes(
             pool = resolved.backend.pool(resolved.native(values), squares[rows])
             together[k] = pick_density_peaks(pool, wanted[k], quantile, eta_max, may_pick)
         elif method == "kmeans++":
-            together[k] = Picks(pick_kmeans(_unit_double(values), wanted[k], may_pick, seed=seed + c))
+            together[k] = Picks(pick_kmeans(_unit_double(values), wanted[k], may_pick, seed=class_seed(seed, c)))
         else:
             together[k] = Picks(pick_euclidean(to_numpy(values).astype(np.float64), wanted[k], may_pick))
     picked = [picks for picks in together if picks is not None]
@@ -197,7 +198,7 @@ def _check_prototypes(value: Any, method: str) -> int | float | str:
         _check_takes_shares(method, repr(value))
         return value
     if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
-        return check_count(value, "prototypes_per_class")
+        return check_count(value, "prototypes_per_class", most=_MOST_PROTOTYPES)
     if not 0.0 < value <= 1.0:
         raise ValueError(
             f"prototypes_per_class: wanted a whole number, or a share above 0 and up to 1 as a float, got {value}"

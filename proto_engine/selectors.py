@@ -66,6 +66,7 @@ def pick_euclidean(x: np.ndarray, p: int, may_pick: np.ndarray) -> np.ndarray:
     m = len(x)
     if m == 1:
         return np.zeros(1, dtype=np.int64)
+    x = np.ldexp(x, -int(np.frexp(np.abs(x).max())[1]))  # exact, and no square overflows or vanishes
     d_c = _pair_quantile(x, _NEIGHBOR_SHARE)
     rho = np.zeros(m, dtype=np.int64)
     for start, distance in _distances(x):  # [b, m]

@@ -92,8 +92,8 @@ class BankTransform:
         Memory is that of the covariance, ``8 D**2`` bytes a few times over, whatever the number of rows.
         """
         check_kind(kind)
-        _check_between(power, "power", 0.5, "above 0 and up to 0.5")
-        _check_between(shrinkage, "shrinkage", sys.float_info.max, "above 0")
+        power = _positive(power, "power", 0.5, " and up to 0.5")
+        shrinkage = _positive(shrinkage, "shrinkage", sys.float_info.max)
         bank = as_bank(features)
         exponent, moments = brought_near_one(bank, bank_moments(bank))
         mean, scale = np.ldexp(moments.mean, -exponent), 2.0**exponent
@@ -200,11 +200,14 @@ class TransformedRows:
         return out
 
 
-def _check_between(value: Any, name: str, most: float, wanted: str) -> None:
+def _positive(value: Any, name: str, most: float, limit: str = "") -> float:
+    """A number above 0, finite and within ``most``, which ``limit`` puts in words."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: wanted a number {wanted}, got {type(value).__name__}")
-    if not 0.0 < value <= most:
-        raise ValueError(f"{name}: wanted a number {wanted}, got {value}")
+        raise TypeError(f"{name}: wanted a number above 0{limit}, got {type(value).__name__}")
+    number = value if isinstance(value, int) else float(value)  # a whole number may be too large for a float
+    if not 0.0 < number <= most:
+        raise ValueError(f"{name}: wanted a number above 0{limit}, got {value}")
+    return float(number)
 
 
 def _check_scale(scale: Any) -> None:
@@ -216,7 +219,7 @@ def _check_scale(scale: Any) -> None:
 
 def check_kind(kind: Any) -> None:
     """Raise ValueError for a kind that there is not."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"transform: wanted one of {', '.join(map(repr, KINDS))}, got {kind!r}")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from problems import clustered, select
 
 import proto_engine as pe
+from proto_engine import selection
 from proto_engine.backends.reference import ReferenceBackend
 from proto_engine.ops import density_order
 
@@ -250,6 +251,12 @@ def test_seed_decides_the_draw():
         (ValueError, r"method: wanted one of 'density-peaks', .* got 'best'", {"method": "best"}),
         (ValueError, r"on_bad_rows: wanted one of 'raise', 'keep-label', got 'skip'", {"on_bad_rows": "skip"}),
         (ValueError, r"backend: wanted 'auto' or one of 'cpu', .* got 'gpu'", {"backend": "gpu"}),
+        (TypeError, r"backend: wanted 'auto' or a name from backends\(\), got list", {"backend": ["cpu"]}),
+        (ValueError, r"on_bad_rows: wanted one of .* got array", {"on_bad_rows": np.array(["raise", "raise"])}),
+        (ValueError, r"prototypes_per_class: wanted 16777216 at most, got 4611", {"prototypes_per_class": 2**62}),
+        (ValueError, r"eta_max: wanted a finite number, got a whole number of 1329 bits", {"eta_max": 10**400}),
+        (ValueError, r"eta_max: wanted a finite number, got inf", {"eta_max": np.float32(np.inf)}),
+        (ValueError, r"cutoff_quantile: .* got a whole number of 16610 bits", {"cutoff_quantile": 10**5000}),
         (ValueError, r"seed: wanted 0 or more, got -1", {"seed": -1}),
         (ValueError, r"num_classes: wanted 1 or more, got 0", {"num_classes": 0}),
         (ValueError, r"candidates: wanted a mask of 10 entries, got 3", {"candidates": np.ones(3, bool)}),
@@ -264,6 +271,34 @@ def test_selection_refuses_with_the_argument_named(error, match, change):
     features, labels = arguments.pop("features"), arguments.pop("labels")
     with pytest.raises(error, match=match):
         pe.select_prototypes(features, labels, **arguments)
+
+
+def test_kmeans_takes_seeds_of_any_size():
+    x, y = clustered(120, 5, 3)
+    picks = [select(x, y, method="kmeans++", seed=seed).indices for seed in (2**32 - 1, 2**32, 2**70)]
+    assert all((indices >= 0).all() for indices in picks)
+    assert (picks[0] != picks[1]).any() and (picks[1] != picks[2]).any()
+    seeds = []
+
+    def pick(unit, p, may_pick, *, seed):
+        seeds.append(seed)
+        return np.arange(1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "pick_kmeans", pick)
+        for seed in (7, 2**32 - 2):
+            select(x, y, method="kmeans++", seed=seed)
+    assert seeds[:5] == [7, 8, 9, 2**32 - 2, 2**32 - 1]  # as long as scikit-learn takes them
+    assert 0 <= seeds[5] < 2**32
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("scale", [2.0**-1000, 2.0**-660, 2.0**-300, 2.0**300, 2.0**660, 2.0**1015])
+def test_euclidean_picks_do_not_depend_on_the_scale(scale):
+    x, y = clustered(150, 5, 3)
+    x = x.astype(np.float64)
+    options = {"method": "density-peaks-euclidean", "seed": 1}
+    np.testing.assert_array_equal(select(x * scale, y, **options).indices, select(x, y, **options).indices)
 
 
 def test_named_backend_that_cannot_run_is_refused_never_replaced():

@@ -230,6 +230,11 @@ def test_transform_refuses_wrong_arguments():
         pe.BankTransform("center", [0.0] * 8)
     with pytest.raises(TypeError, match="matrix: wanted a numpy array of float64, got list"):
         replace(fitted, matrix=[[1.0]])
+    for value in (10**400, np.float32(np.inf)):
+        with pytest.raises(ValueError, match="shrinkage: wanted a number above 0, got"):
+            pe.BankTransform.fit(x, shrinkage=value)
+    with pytest.raises(ValueError, match="transform: wanted one of 'center', 'whiten', got array"):
+        pe.BankTransform.fit(x, np.array(["center", "whiten"]))
     for scale in (0.0, -2.0, 3.0, float("inf"), float("nan"), 1, 2.0**1001):
         with pytest.raises(ValueError, match=r"scale: wanted a power of two from 2\*\*-1000 to 2\*\*1000 as a float"):
             replace(fitted, scale=scale)
