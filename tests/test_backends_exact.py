@@ -213,6 +213,16 @@ def test_pair_similarity_has_the_reference_bits_in_long_lists(backend):
 
 
 @pytest.mark.parametrize("backend", EXACT)
+def test_similarities_between_groups_are_within_the_bound(backend):
+    x, reference = case("normal", 60, 24)
+    pool = Engine(backend).pool(x)
+    first = np.random.default_rng(0).permutation(60).reshape(12, 5)
+    second = np.roll(first, -1, axis=0)
+    expected = reference.s[first[:, :, None], second[:, None, :]]  # [12, 5, 5]
+    np.testing.assert_allclose(pool.between(first, second), expected, atol=pool.bound, rtol=0)
+
+
+@pytest.mark.parametrize("backend", EXACT)
 def test_products_are_rounded_before_they_are_added(backend):
     """A fused multiply-add would leave 2**-60 of the square of 1 + 2**-30 = 1 + 2**-29 + 2**-60."""
     x = np.zeros((2, 16))

@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Pool, error_bound
 from .exact import Inside, OnePassPool
-from .host import HostBackend, default_tile, single_threaded_blas, stored
+from .host import HostBackend, default_tile, single_threaded_blas, stored, unit_products
 
 try:
     from scipy.linalg import cython_blas
@@ -35,6 +35,9 @@ class CpuPool(OnePassPool):
 
     def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return _core.pair_similarity(self._rows, self._dtype, self._squares, first, second, self._threads)
+
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return unit_products(self._unit, first, second)
 
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
         with single_threaded_blas():

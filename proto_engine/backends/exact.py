@@ -54,6 +54,12 @@ class ExactPool(Pool):
     def pair_similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Pinned S of pairs of rows.   [n] float64"""
 
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """S, or s32 where that is faster, of all pairs of two groups of rows, [g, b] each.   [g, b, b]"""
+        g, b = first.shape
+        left, right = np.repeat(first, b, axis=1), np.tile(second, b)  # [g, b b]
+        return self.pair_similarity(left.ravel(), right.ravel()).reshape(g, b, b)
+
     @abstractmethod
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
         """Count s32 > hi for each row; keep pairs with lo <= s32 <= hi (lo, hi are float32 values)."""
@@ -206,7 +212,7 @@ def bracket_of(pool: ExactPool, rank: int) -> tuple[float, float, int]:
     share = min(rank / (2 * num_pairs), 1.0)  # the diagonal's m entries are (nearly always) on top
     spread = SAMPLE_SIGMAS * np.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
     low, high = int(np.floor((share - spread) * len(sample))), int(np.ceil((share + spread) * len(sample)))
-    margin = 3 * pool.bound  # two for the pairs that float64 decides, one for s32 against the sample's S
+    margin = 4 * pool.bound  # two for the pairs that float64 decides, two for s32 against the sample's s32
     lo = float(sample[low]) - margin if low >= 0 else -np.inf
     hi = float(sample[high]) + margin if high < len(sample) else np.inf
     expected = 2 * spread * num_pairs
@@ -224,17 +230,20 @@ def order_statistic(values: np.ndarray, rank: int, ones: int) -> float:
 
 
 def _sample(pool: ExactPool) -> np.ndarray:
-    """S of random pairs, equally many for each row."""
-    rng = np.random.default_rng(0)
+    """S of the pairs of random groups of rows, each with the next group: equally many for each row.
+
+    Such pairs tell as much about the distribution of S as independent ones, and are a small matrix product.
+    """
     each = max(SAMPLED_PAIRS_PER_ROW, pool.m // 512)  # the bracket's pairs then stay near 55 m
-    sample = np.empty(pool.m * each, dtype=np.float32)
-    step = max(1, _BATCH // each)
-    for start in range(0, pool.m, step):
-        rows = np.arange(start, min(start + step, pool.m))
-        first = np.repeat(rows, each)
-        second = (first + rng.integers(1, pool.m, len(first))) % pool.m
-        sample[start * each : start * each + len(first)] = pool.pair_similarity(first, second)
-    return sample
+    rows = np.random.default_rng(0).permutation(pool.m)[: pool.m // each * each]
+    groups = rows.reshape(-1, each)
+    after = np.roll(groups, -1, axis=0)
+    sample = np.empty((len(groups), each, each), dtype=np.float32)
+    step = max(1, _BATCH // each**2)
+    for start in range(0, len(groups), step):
+        part = slice(start, start + step)
+        sample[part] = pool.between(groups[part], after[part])
+    return sample.ravel()
 
 
 def _entries_below(pool: ExactPool, inside: Inside, lo: float) -> int:

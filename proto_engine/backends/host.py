@@ -48,6 +48,12 @@ def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
     return rows, dtype
 
 
+def unit_products(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """s32 of all pairs of two groups of unit rows, [g, b] each.   [g, b, b] float32"""
+    # A group at a time: what is gathered stays in cache.
+    return np.stack([np.dot(unit[left], unit[right].T) for left, right in zip(first, second, strict=True)])
+
+
 @functools.cache
 def _controller() -> ThreadpoolController:
     """Looks through the loaded libraries: once is enough."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from .base import Pool, classes_within, error_bound
 from .exact import Inside, OnePassPool, float32_outwards
-from .host import HostBackend, default_tile, single_threaded_blas
+from .host import HostBackend, default_tile, single_threaded_blas, unit_products
 from .numba_loops import (
     best_two,
     decide_pairs,
@@ -151,6 +151,9 @@ class NumbaPool(OnePassPool):
         self.side = -(-self.m // self.tile)
         self.unit = _unit_rows(rows, squares, threads)  # [m, D]
         self._rows, self._squares, self._threads = _floats(rows), squares, threads
+
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return unit_products(self.unit, first, second)
 
     def _tiles(self, lo: float, hi: float, make_visit: Callable[[], Callable[..., None]]) -> np.ndarray:
         """Show every tile to a visitor of its thread; #{j != i : s32 > hi}.   [m] int64"""

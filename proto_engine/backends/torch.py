@@ -96,6 +96,11 @@ class TorchPool(OnePassPool):
         with plain(self._rows):
             return self._similarities(self._index(first), self._index(second)).cpu().numpy()
 
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        with plain(self._rows):
+            left, right = self._unit[self._index(first)], self._unit[self._index(second)]  # [g, b, D]
+            return torch.bmm(left, right.transpose(1, 2)).cpu().numpy()
+
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
         inside = self.count_bracket_by_class(lo, hi, capacity, self._together)
         inside.above = inside.above[:, 0].astype(np.int64)

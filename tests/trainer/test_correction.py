@@ -201,7 +201,7 @@ def test_targets_refuse_positions_that_the_data_set_does_not_have(clusters, posi
 def test_update_refuses_labels_that_are_not_whole_numbers(clusters):
     dataset, model = clusters
     dataset.given = dataset.given + 0.7
-    with pytest.raises(TypeError, match="wanted whole numbers as given labels, got torch.float"):
+    with pytest.raises(TypeError, match=r"wanted whole numbers as given labels, got torch\.float"):
         corrector_for(dataset).update(model, dataset, epoch=0)
 
 
