@@ -28,7 +28,7 @@ import numpy as np
 
 from .base import Pool, cutoff_rank, error_bound
 
-SAMPLED_PAIRS_PER_ROW = 8
+SAMPLED_PAIRS_PER_ROW = 8, 256  # of few rows and of many: a million rows then take 1 GB of sample and 2 GB of pairs
 SAMPLE_SIGMAS = 4.0  # a miss once in 15,000 calls; each costs one more pass
 KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
 MIN_CAPACITY = 2**20
@@ -234,7 +234,7 @@ def _sample(pool: ExactPool) -> np.ndarray:
 
     Such pairs tell as much about the distribution of S as independent ones, and are a small matrix product.
     """
-    each = max(SAMPLED_PAIRS_PER_ROW, pool.m // 512)  # the bracket's pairs then stay near 55 m
+    each = int(np.clip(pool.m // 512, *SAMPLED_PAIRS_PER_ROW))  # in between the bracket's pairs stay near 55 m
     rows = np.random.default_rng(0).permutation(pool.m)[: pool.m // each * each]
     groups = rows.reshape(-1, each)
     after = np.roll(groups, -1, axis=0)
