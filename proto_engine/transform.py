@@ -89,7 +89,8 @@ class BankTransform:
 
         Notes
         -----
-        Memory is that of the covariance, ``8 D**2`` bytes a few times over, whatever the number of rows.
+        Memory is that of the covariance, ``8 D**2`` bytes a few times over, whatever the number of rows. Rows whose
+        squares leave the range of floats take two more walks.
         """
         check_kind(kind)
         power = _positive(power, "power", 0.5, " and up to 0.5")
