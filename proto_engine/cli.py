@@ -162,6 +162,8 @@ def _selected(
     arguments: argparse.Namespace, bank: FeatureBank, labels: np.ndarray, names: list[str] | None
 ) -> Prototypes:
     options = given(arguments, SELECTION)
+    if "contrast_quantile" in options and options.get("method") != "density-contrast":
+        raise ValueError("--contrast-quantile: wanted --method density-contrast too")
     if names is not None and options.setdefault("num_classes", len(names)) != len(names):
         raise ValueError(f"--num-classes: the labels are {len(names)} names, got {options['num_classes']}")
     return select_prototypes(bank, labels, **options, **given(arguments, RUNNING))
