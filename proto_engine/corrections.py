@@ -65,8 +65,8 @@ class Corrections:
     given : array of int64, [N]
         The labels that went in.
     score : array of float, [N]
-        Score of the best class: mean cosine to its prototypes. On evidence alone: ``probability``. NaN, like the margin,
-        for rows that are zero or not finite and keep their label.
+        Score of the best class: mean cosine to its prototypes. On evidence alone: ``probability``. NaN, like the
+        margin, for rows that are zero or not finite and keep their label.
     margin : array of float, [N]
         Best score minus the second best; infinite with a single class. On evidence alone: how far the most probable
         label leads the given one, ``lead`` of `label_evidence`, which goes by another noise matrix than

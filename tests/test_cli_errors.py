@@ -42,7 +42,7 @@ from proto_engine import cli
         ("correct x.npy x.npy -o o.csv", "labels: 'x.npy': wanted one dimension [N], got shape (1797, 64)"),
         ("correct x.npy y.npy -o o.csv --num-classes 5", "labels: wanted less than num_classes = 5"),
         ("correct x.npy y.npy -o o.csv --num-classes 10000000000000000000", "got 10000000000000000000"),
-        ("correct x.npy y.npy -o o.csv --contrast-quantile 0.8", "--contrast-quantile: wanted --method density-contrast"),
+        ("correct x.npy y.npy -o o.csv --contrast-quantile 0.8", "--contrast-quantile: wanted --method"),
         (
             "correct x.npy all.parquet -o o.csv --num-classes 11",
             "--num-classes: the labels are 10 names, got 11",
