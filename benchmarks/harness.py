@@ -14,6 +14,7 @@ So a slow minute of the machine hits all variants alike. `places` and `gpu` know
 
 from __future__ import annotations
 
+import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -123,19 +124,17 @@ def time_interleaved(
 ) -> None:
     """Add clocks to the trials: a call of each variant, then of each again, and so on.
 
-    Each round starts one variant further on, so that none always runs behind the same other one. A variant
-    leaves when the place has `enough` of it, or when it fails.
+    Each round is shuffled (the same way in every run), so that none always runs behind the same other one, in what
+    that left in caches and in free memory. A variant leaves when the place has `enough` of it, or when it fails.
     """
-    waiting, number = list(variants), 0
+    waiting, order = list(variants), random.Random(0)
     while waiting:
-        first = number % len(waiting)
-        for v in [*waiting[first:], *waiting[:first]]:
+        for v in order.sample(waiting, len(waiting)):
             trial = trials[v.key]
             with _noting(trial, place):
                 place.flush()
                 with place.settings(v):
                     trial.clocks.append(place.clock(lambda v=v: v.call(inputs), ends_on_host=v.ends_on_host))
-        number += 1
         waiting = [
             v
             for v in waiting
