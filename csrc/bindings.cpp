@@ -41,6 +41,7 @@ Rows rows_of(const py::array& x, const std::string& dtype) {
   const py::ssize_t size = type == DType::kFloat64 ? 8 : type == DType::kFloat32 ? 4 : 2;
   require(x.itemsize() == size, "x has another element size than its type");
   require(x.shape(0) < std::numeric_limits<int32_t>::max(), "x has too many rows");
+  require(x.shape(1) > 0, "x has no columns");
   require(x.shape(1) <= 1 || x.strides(1) == size, "the elements of a row must be consecutive");
   require(x.shape(0) <= 1 || (x.strides(0) >= size * x.shape(1) && x.strides(0) % size == 0),
           "rows must not overlap");
@@ -235,10 +236,11 @@ Array<double> extreme_similarity(const py::array& x, const std::string& dtype, c
   require_length(unit, matrix.count * matrix.dim, "unit must have the shape of x");
   require_length(limit, rows.size(), "limit must have one entry a listed row");
   require_length(smallest, rows.size(), "smallest must have one entry a listed row");
+  require_length(order, matrix.count, "order must have one entry a row");
   require_indices(order, matrix.count);
   require_indices(rows, matrix.count);
   for (py::ssize_t t = 0; t < limit.size(); ++t)
-    require(limit.data()[t] >= 0 && limit.data()[t] <= order.size(), "limit out of range");
+    require(limit.data()[t] >= 0 && limit.data()[t] <= matrix.count, "limit out of range");
   Array<double> eta(rows.size());
   double* out = eta.mutable_data();
   const double* q = squares.data();

@@ -103,7 +103,8 @@ void count_threshold_by_class(const Rows& x, const double* squares, const float*
 
 // ---- eta ------------------------------------------------------------------------------------
 // For the n rows listed: eta[t] = max of S(rows[t], order[k]) over k < limit[t], or, where
-// smallest[t] != 0, the min over the same range.                              eta:     [n] float64
+// smallest[t] != 0, the min over the same range. order: [m], each row once; limit[t] <= m.
+//                                                                             eta:     [n] float64
 void extreme_similarity(const Rows& x, const double* squares, const float* unit, const int64_t* order,
                         const int64_t* rows, const int64_t* limit, const uint8_t* smallest, int64_t n, double bound,
                         double* eta, const Execution& run);

@@ -123,6 +123,39 @@ def test_calls_from_several_threads_do_not_disturb_each_other(backend):
 
 
 @pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("m", [363, 1025, 2500])
+def test_sample_leaves_one_pass(backend, m, monkeypatch):
+    """A bracket that misses, or that holds most pairs, changes no result: only the time would tell."""
+    pool = Engine(backend, tile=None).pool(np.random.default_rng(m).standard_normal((m, 16)).astype(np.float32) + 0.2)
+    passes = []
+    count = pool.count_bracket
+
+    def counted(lo, hi, capacity):
+        passes.append(count(lo, hi, capacity))
+        return passes[-1]
+
+    monkeypatch.setattr(pool, "count_bracket", counted)
+    num_pairs = m * (m - 1) // 2
+    for quantile in (0.0, 0.02, 0.6, 0.98, 1.0):
+        pool.density(quantile)
+        assert len(passes) == 1 and passes.pop().num_inside < 0.12 * num_pairs
+
+
+def test_sample_pairs_each_row_equally_often_and_never_with_itself():
+    class Seen:
+        m, pairs = 1000, []
+
+        def between(self, first, second):
+            self.pairs += [(i, j) for a, b in zip(first, second, strict=True) for i in a for j in b]
+            return np.zeros((*first.shape, first.shape[1]))
+
+    exact._sample(Seen())
+    pairs = np.array(Seen.pairs)
+    assert len({frozenset(pair) for pair in pairs.tolist()}) == len(pairs) and (pairs[:, 0] != pairs[:, 1]).all()
+    assert set(np.bincount(pairs.ravel(), minlength=1000)) == {2 * exact.SAMPLED_PAIRS_PER_ROW[0]}
+
+
+@pytest.mark.parametrize("backend", EXACT)
 def test_bracket_that_misses_is_widened(backend):
     for kind in ("normal", "duplicates", "binary"):
         x, reference = case(kind, SAMPLED, 12)

@@ -5,7 +5,7 @@
 // that look at all m need no order and take the columns as they lie. A worker multiplies a group of
 // rows with a slice of columns (one sgemm). A pair is looked up in float64 only where its float32 value
 // is within reach of the greatest of its row in this slice, and of the best that is known: one or two.
-// Bytes: a window, and a tile a worker. Flops: 2 d sum(limit).
+// Bytes: a window, and a group of rows and a tile a worker. Flops: 2 d sum(limit).
 #include <cmath>
 #include <limits>
 #include <mutex>

@@ -28,8 +28,8 @@ import numpy as np
 
 from .base import Pool, cutoff_rank, error_bound
 
-SAMPLED_PAIRS_PER_ROW = 8, 256  # of few rows and of many: a million rows then take 1 GB of sample and 2 GB of pairs
-SAMPLE_SIGMAS = 4.0  # a miss once in 15,000 calls; each costs one more pass
+SAMPLED_PAIRS_PER_ROW = 8, 256  # of few rows and of many: a million rows then take 1 GB of sample and 1.5 GB of pairs
+SAMPLE_SIGMAS = 4.0  # a miss once in 12,000 calls, of a few hundred rows once in 3,000; each costs one more pass
 KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
 MIN_CAPACITY = 2**20
 HISTOGRAM_BINS = 4096
@@ -187,10 +187,11 @@ def _search(
         inside = count(lo, hi, room)
         first = _entries_below(pool, inside, lo)  # entries of S whose s32 is below the bracket
         last = first + 2 * inside.num_inside + (pool.m if lo <= 1.0 <= hi else 0)
+        step = max(3 * (hi - lo), 12 * pool.bound)  # a miss is a near one: the pairs still fit
         if rank < first:
-            lo, hi = -np.inf, hi
+            lo, hi = float32_outwards(lo - step, hi)
         elif rank >= last:
-            lo, hi = lo, np.inf
+            lo, hi = float32_outwards(lo, hi + step)
         elif inside.num_inside > room:
             return _close_in(pool, rank, lo - pool.bound, hi + pool.bound)
         else:

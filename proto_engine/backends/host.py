@@ -48,12 +48,6 @@ def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
     return rows, dtype
 
 
-def unit_products(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """s32 of all pairs of two groups of unit rows, [g, b] each.   [g, b, b] float32"""
-    # A group at a time: what is gathered stays in cache.
-    return np.stack([np.dot(unit[left], unit[right].T) for left, right in zip(first, second, strict=True)])
-
-
 @functools.cache
 def _controller() -> ThreadpoolController:
     """Looks through the loaded libraries: once is enough."""
@@ -63,6 +57,12 @@ def _controller() -> ThreadpoolController:
 # Our threads each multiply a tile of their own: the BLAS must not split a product again.
 _blas = ProcessSetting(lambda: _controller().limit(limits=1, user_api="blas").restore_original_limits)
 single_threaded_blas = _blas.held
+
+
+def unit_products(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """s32 of all pairs of two groups of unit rows, [g, b] each.   [g, b, b] float32"""
+    with single_threaded_blas():  # a group at a time: what is gathered stays in cache
+        return np.stack([np.dot(unit[left], unit[right].T) for left, right in zip(first, second, strict=True)])
 
 
 class HostBackend(Backend):

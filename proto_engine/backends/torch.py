@@ -97,9 +97,14 @@ class TorchPool(OnePassPool):
             return self._similarities(self._index(first), self._index(second)).cpu().numpy()
 
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        step = rows_within(sizes(self._device).block_bytes, 8 * first.shape[1] * self.dim)
+        found = []
         with plain(self._rows):
-            left, right = self._unit[self._index(first)], self._unit[self._index(second)]  # [g, b, D]
-            return torch.bmm(left, right.transpose(1, 2)).cpu().numpy()
+            for start in range(0, len(first), step):
+                part = slice(start, start + step)
+                left, right = self._unit[self._index(first[part])], self._unit[self._index(second[part])]  # [g, b, D]
+                found.append(torch.bmm(left, right.transpose(1, 2)).cpu().numpy())
+        return np.concatenate(found)
 
     def count_bracket(self, lo: float, hi: float, capacity: int) -> Inside:
         inside = self.count_bracket_by_class(lo, hi, capacity, self._together)

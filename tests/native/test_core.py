@@ -173,6 +173,12 @@ def test_bad_arguments_are_refused_before_any_memory_is_read():
         _core.squared_norms(np.asfortranarray(x), "float32", 1)
     with pytest.raises(ValueError, match="folded"):
         _core.score_top2(x, "float32", np.ones((2, 9)), 1e-6, 1)
+    with pytest.raises(ValueError, match="no columns"):
+        _core.score(x[:, :0], "float32", np.ones((2, 0)), 1)
+    rows, one = np.arange(1), np.zeros(1, dtype=np.uint8)
+    for order, limit, message in (([0, 1, 2], 2, "order must have one entry a row"), ([0, 1, 2, 3], 5, "limit out of")):
+        with pytest.raises(ValueError, match=message):
+            _core.extreme_similarity(x, "float32", squares, x, np.array(order), rows, np.array([limit]), one, 1e-6, 1)
 
 
 def test_long_call_is_interrupted_and_lets_other_threads_run():
