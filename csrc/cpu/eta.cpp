@@ -90,9 +90,9 @@ struct ExtremeSearch {
     PinnedQueue<int64_t, decltype(sink)> queue(x, squares, sink);
     for (int64_t r = 0; r < size; ++r) {
       const int64_t t = own.asked[r], end = std::min(width, limit[t] - columns.first - k0);
-      const float direction = static_cast<float>(sign(t));
       float* s = own.s.data() + r * width;
-      for (int64_t c = 0; c < end; ++c) s[c] *= direction;
+      if (smallest[t])
+        for (int64_t c = 0; c < end; ++c) s[c] = -s[c];
       // The greatest S is at least the greatest s32 less the bound: what lies below both bounds is out.
       const double least = std::max(own.best[r], static_cast<double>(vector_loops().top2(s, end).first) - bound);
       const float reach = std::nextafter(static_cast<float>(least - bound), -static_cast<float>(kInfinity));

@@ -127,16 +127,17 @@ void scale_of(const void* row, int64_t d, double inverse_norm, float* unit) {
   }
 
 void square4(DType dtype, const void* const a[4], int64_t d, double out[4]) {
-  PROTO_ENGINE_BY_TYPE(square4_of, a, d, out)
+  PROTO_ENGINE_BY_TYPE(square4_of, a, d, out);
 }
 void dot4(DType dtype, const void* const a[4], const void* const b[4], int64_t d, double out[4]) {
-  PROTO_ENGINE_BY_TYPE(dot4_of, a, b, d, out)
+  PROTO_ENGINE_BY_TYPE(dot4_of, a, b, d, out);
 }
 void dot2x2(DType dtype, const void* const a[2], const double* const b[4], int64_t d, double out[4]) {
-  PROTO_ENGINE_BY_TYPE(dot2x2_of, a, b, d, out)
+  PROTO_ENGINE_BY_TYPE(dot2x2_of, a, b, d, out);
 }
-void scale(DType dtype, const void* x, int64_t d, double inverse_norm,
-           float* unit){PROTO_ENGINE_BY_TYPE(scale_of, x, d, inverse_norm, unit)}
+void scale(DType dtype, const void* x, int64_t d, double inverse_norm, float* unit) {
+  PROTO_ENGINE_BY_TYPE(scale_of, x, d, inverse_norm, unit);
+}
 
 int64_t scan_bracket(const float* s, int64_t n, float lo, float hi, int32_t* column_above, int32_t* inside,
                      int64_t* num_inside) {
