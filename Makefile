@@ -1,7 +1,7 @@
 # make demo   train on images with wrong labels, with and without self-correction, and compare
 #             (NOISE=pairflip:0.4 for other noise; DATA=fashion-mnist with ROOT=folder or DOWNLOAD=1)
 # make test   the whole test suite
-# Both set up everything they need in .venv first (a few minutes and about 8 GB the first time).
+# Both set up everything they need in .venv first (a few minutes and 9 GB the first time, 11 GB while at it).
 # make gpu-check   on a machine with an NVIDIA GPU: build, each tile loop by itself, tests, compute-sanitizer and
 #                  benchmarks, in ten minutes and without network; into $(PYTHON) as it is
 #                  (OUT=folder, STEPS=some,of,them: benchmarks/gpu_check.py)
@@ -57,11 +57,14 @@ report: $(VENV)/.package
 clean:
 	rm -rf build runs .coverage
 
+# In three steps, because pip keeps every wheel of a step until all of it is unpacked: 13 GB at once otherwise.
 $(VENV)/.stack: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip "setuptools>=77" wheel
+	$(BIN)/pip install -q -c constraints.txt --no-deps torch
+	$(BIN)/pip install -q -c constraints.txt `$(BIN)/python .ci/requirements.py train`
 	$(BIN)/pip install -q -c constraints.txt "pybind11>=3,<4" cmake ninja ruff mypy clang-format pre-commit \
-	    `$(BIN)/python .ci/requirements.py train test cuda12 bench integrations`
+	    `$(BIN)/python .ci/requirements.py test cuda12 bench integrations`
 	touch $@
 
 $(VENV)/.package: $(VENV)/.stack setup.py $(NATIVE)
