@@ -37,6 +37,8 @@ def main(bench: Bench, arguments: Sequence[str]) -> int:
         parser.error(f"--repeats: wanted 1 or more, got {options.repeats}")
     if options.device == "cpu" and (options.dtype or options.gpu_check):
         parser.error("--dtype, --gpu-check: wanted with --device cuda only; on the host all is float32")
+    if options.dir is not None and not Path(options.dir).is_dir():
+        parser.error(f"--dir: wanted a folder that exists, got {options.dir}")
     try:
         cases = _cases(bench, options)
     except ValueError as error:

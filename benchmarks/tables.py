@@ -101,9 +101,10 @@ def full_table(rows: Sequence[Row]) -> str:
 
 def seconds(value: float) -> str:
     """Three digits, in the unit that suits."""
-    if value < 1e-3:
-        return f"{value * 1e6:.3g} us"
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+    for unit, size in (("us", 1e-6), ("ms", 1e-3)):
+        if float(f"{value / size:.3g}") < 1000:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g} s"
 
 
 def outcome(row: Row, needs: str = "") -> str:

@@ -93,6 +93,7 @@ def test_benchmark_refuses_bad_size(size, tmp_path, capsys):
         (["--repeats", "0"], "--repeats: wanted 1 or more, got 0"),
         (["--dtype", "float16"], "--dtype, --gpu-check: wanted with --device cuda only"),
         (["--gpu-check"], "--dtype, --gpu-check: wanted with --device cuda only"),
+        (["--quick", "--dir", "missing"], "--dir: wanted a folder that exists, got missing"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
     ],
 )

@@ -145,3 +145,11 @@ def test_plot_is_a_picture_that_knows_its_rows(tmp_path):
 
 def test_readmes_and_plots_show_the_measured_rows():
     assert report.update(ROOT, rows.RESULTS, check=True) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2e-6, "2 us"), (9.994e-4, "999 us"), (9.997e-4, "1 ms"), (0.0409, "40.9 ms"), (0.9997, "1 s"), (12.34, "12.3 s")],
+)
+def test_seconds_have_three_digits_and_no_exponent(value, text):
+    assert tables.seconds(value) == text
