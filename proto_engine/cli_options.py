@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from .cli_streams import say
 from .ops import ON_BAD_ROWS
 from .policy import POLICIES
-from .selection import METHODS, select_prototypes
+from .selection import select_prototypes
+from .selection_checks import METHODS
 from .transform import KINDS
 
 SELECTION = (

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from .array_kinds import as_double
 from .arrays import MOST_CLASSES, as_bank, as_labels, to_numpy
-from .backends.base import Picks, condition_numpy, usable
+from .backends.base import Picks, usable
 from .bank import FeatureBank
 from .contrast import pick_density_contrast
 from .core_shares import core_shares
@@ -27,16 +23,12 @@ from .ops import (
     resolve,
 )
 from .peaks import pick_density_peaks
+from .picked_classes import PickedClasses, unit_double
 from .prototypes import Prototypes
 from .sampling import class_pools, class_seed
+from .selection_checks import DENSITY_METHODS, METHODS, candidate_mask, check_prototypes, number_of
 from .selectors import pick_euclidean, pick_kmeans
 from .transform import KINDS, BankTransform, in_space
-
-METHODS = ("density-peaks", "density-contrast", "kmeans++", "density-peaks-euclidean")
-_DENSITY_METHODS = METHODS[:2]
-_MOST_PROTOTYPES = 2**24  # of each class: there is room for so many, whether or not they are found
-_WARN_FILTERED = 0.5
-_BLOCK_ELEMENTS = 2**22  # of float64 unit vectors at a time
 
 
 def select_prototypes(
@@ -129,7 +121,7 @@ def select_prototypes(
     given = as_labels(labels, num_samples, num_classes)
     num_classes = int(given.max()) + 1 if num_classes is None else num_classes
     check_choice(method, "method", METHODS)
-    p = _check_prototypes(prototypes_per_class, method)
+    p = check_prototypes(prototypes_per_class, method)
     m = None if samples_per_class is None else check_count(samples_per_class, "samples_per_class")
     quantile = check_fraction(cutoff_quantile, "cutoff_quantile")
     eta_max = check_number(eta_max, "eta_max")
@@ -143,13 +135,13 @@ def select_prototypes(
     good = usable(squares)
     if on_bad_rows == "raise" and not good.all():
         raise ValueError(bad_rows_message(np.flatnonzero(~good), num_samples))
-    allowed = _candidate_mask(candidates, given, num_classes, good)
+    allowed = candidate_mask(candidates, given, num_classes, good)
     pools = class_pools(given, num_classes, m, seed, good, allowed)
 
     present = [c for c, rows in enumerate(pools) if len(rows)]
     drawn = [pools[c] for c in present]
     amounts = core_shares(stored, given, num_classes, good, seed) if p == "auto" else (p,) * num_classes
-    wanted = [_number_of(amounts[c], len(pools[c])) for c in present]
+    wanted = [number_of(amounts[c], len(pools[c])) for c in present]
     together: list[Picks | None] = [None] * len(present)
     if method == "density-contrast":
         together = _pick_contrast(bank, squares, drawn, wanted, contrast_quantile, allowed, resolved)
@@ -160,16 +152,16 @@ def select_prototypes(
             continue
         may_pick = np.ones(len(rows), dtype=bool) if allowed is None else allowed[rows]
         values = _rows_of(bank, rows)
-        if method in _DENSITY_METHODS:
+        if method in DENSITY_METHODS:
             pool = resolved.backend.pool(resolved.native(values), squares[rows])
             together[k] = pick_density_peaks(pool, wanted[k], quantile, eta_max, may_pick)
         elif method == "kmeans++":
-            together[k] = Picks(pick_kmeans(_unit_double(values), wanted[k], may_pick, seed=class_seed(seed, c)))
+            together[k] = Picks(pick_kmeans(unit_double(values), wanted[k], may_pick, seed=class_seed(seed, c)))
         else:
             together[k] = Picks(pick_euclidean(to_numpy(values).astype(np.float64), wanted[k], may_pick))
     picked = [picks for picks in together if picks is not None]
     largest = max((len(picks.rows) for picks in picked), default=1)
-    result = _Result(num_classes, p if isinstance(p, int) else largest, dim)
+    result = PickedClasses(num_classes, p if isinstance(p, int) else largest, dim)
     for c, rows, picks in zip(present, drawn, picked, strict=True):
         result.put(c, rows, picks)
     result.fill_vectors(bank)
@@ -188,33 +180,6 @@ def _transformed(bank: FeatureBank, transform: str | BankTransform) -> FeatureBa
             raise ValueError(f"transform: wanted None or its own for a bank that went through one, got {transform!r}")
         transform = BankTransform.fit(bank, transform)
     return in_space(bank, transform)
-
-
-def _check_prototypes(value: Any, method: str) -> int | float | str:
-    """p, or a share of the rows of each class, or "auto"."""
-    if isinstance(value, str):
-        if value != "auto":
-            raise ValueError(f"prototypes_per_class: wanted a whole number, a share or 'auto', got {value!r}")
-        _check_takes_shares(method, repr(value))
-        return value
-    if isinstance(value, bool) or not isinstance(value, (float, np.floating)):
-        return check_count(value, "prototypes_per_class", most=_MOST_PROTOTYPES)
-    if not 0.0 < value <= 1.0:
-        raise ValueError(
-            f"prototypes_per_class: wanted a whole number, or a share above 0 and up to 1 as a float, got {value}"
-        )
-    _check_takes_shares(method, f"the share {value}")
-    return float(value)
-
-
-def _check_takes_shares(method: str, given: str) -> None:
-    if method not in _DENSITY_METHODS:
-        raise ValueError(f"prototypes_per_class: wanted a whole number for method {method!r}, got {given}")
-
-
-def _number_of(amount: Any, num_rows: int) -> int:
-    """Prototypes of a class of that many rows. A share is taken as it is written: 0.07 of 100 rows are 7."""
-    return amount if isinstance(amount, int) else math.ceil(Fraction(repr(amount)) * num_rows)
 
 
 def _rows_of(bank: FeatureBank, rows: np.ndarray) -> Any:
@@ -248,113 +213,3 @@ def squares_of(bank: FeatureBank, resolved: Resolved) -> np.ndarray:
     for start, rows in bank.chunks():
         squares[start : start + len(rows)] = resolved.backend.squared_norms(resolved.native(rows))
     return squares
-
-
-def _candidate_mask(candidates: Any, labels: np.ndarray, num_classes: int, good: np.ndarray) -> np.ndarray | None:
-    """Rows that may become prototypes, bool [N], or None for all."""
-    if candidates is None:
-        return None
-    array = to_numpy(candidates, "candidates")
-    if array.ndim != 1:
-        raise ValueError(f"candidates: wanted one dimension, got shape {array.shape}")
-    if array.dtype == bool:
-        if len(array) != len(labels):
-            raise ValueError(f"candidates: wanted a mask of {len(labels)} entries, got {len(array)}")
-        mask = array.copy()
-    elif array.dtype.kind in "iu" or array.size == 0:
-        if array.size and (array.min() < 0 or array.max() >= len(labels)):
-            raise ValueError(f"candidates: wanted rows 0 to {len(labels) - 1}, got {array.min()} to {array.max()}")
-        mask = np.zeros(len(labels), dtype=bool)
-        mask[array.astype(np.int64)] = True
-    else:
-        raise TypeError(f"candidates: wanted row numbers or a bool mask, got {array.dtype}")
-    mask &= good
-    present = np.bincount(labels[good], minlength=num_classes) > 0
-    without = np.flatnonzero(present & (np.bincount(labels[mask], minlength=num_classes) == 0))
-    if len(without):
-        mask |= np.isin(labels, without) & good
-        warnings.warn(
-            f"candidates: classes {without.tolist()} have none; all their rows may become prototypes",
-            stacklevel=3,
-        )
-    return mask
-
-
-def _unit_double(rows: Any) -> np.ndarray:
-    """Unit rows in float64, the same on every backend.   [n, D]"""
-    x = condition_numpy(to_numpy(as_double(rows)))
-    return x / np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
-
-
-class _Result:
-    """Collects the classes into the arrays of `Prototypes`."""
-
-    def __init__(self, num_classes: int, p: int, dim: int) -> None:
-        self.indices = np.full((num_classes, p), -1, dtype=np.int64)
-        self.vectors = np.zeros((num_classes, p, dim), dtype=np.float32)
-        self.folded = np.zeros((num_classes, dim))
-        self.counts = np.zeros(num_classes, dtype=np.int64)
-        self.cutoff = np.full(num_classes, np.nan)
-        self.rho = np.zeros((num_classes, p), dtype=np.int64)
-        self.eta = np.full((num_classes, p), np.nan)
-        self.filtered = np.zeros(num_classes)
-        self.consistent = np.zeros(num_classes, dtype=np.int64)
-        self.share = np.full((num_classes, p), np.nan)
-        self.contrast = np.full((num_classes, p), np.nan)
-
-    def put(self, c: int, pool_rows: np.ndarray, picks: Picks) -> None:
-        n = len(picks.rows)
-        self.indices[c, :n] = pool_rows[picks.rows]
-        self.counts[c] = n
-        self.cutoff[c] = picks.cutoff
-        if picks.rho is not None:
-            self.rho[c, :n] = picks.rho
-        if picks.eta is not None:
-            self.eta[c, :n] = picks.eta
-        if picks.contrast is not None:
-            self.consistent[c], self.share[c, :n], self.contrast[c, :n] = picks.contrast
-        self.filtered[c] = picks.filtered
-
-    def fill_vectors(self, bank: FeatureBank) -> None:
-        """Unit vectors of all picks, and their means; the rows are fetched from the bank at once."""
-        chosen = self.indices >= 0  # [C, p]
-        if not chosen.any():
-            return
-        rows, used = bank.rows(self.indices[chosen]), 0
-        p, dim = self.vectors.shape[1:]
-        step = max(1, _BLOCK_ELEMENTS // (p * dim))  # classes
-        for first in range(0, len(chosen), step):
-            part = slice(first, first + step)
-            count = int(chosen[part].sum())
-            if count == 0:
-                continue
-            unit = np.zeros((*chosen[part].shape, dim))  # [c, p, D]
-            unit[chosen[part]] = _unit_double(rows[used : used + count])
-            self.vectors[part] = unit
-            for one in range(p):  # one fixed order of additions; the zeros of missing picks change nothing
-                self.folded[part] += unit[:, one]
-            used += count
-        self.folded /= np.maximum(self.counts, 1)[:, None]
-
-    def warn_filtered(self) -> None:
-        much = np.flatnonzero((self.filtered > _WARN_FILTERED) & (self.consistent == 0))  # the others know no eta
-        if len(much):
-            shares = ", ".join(f"class {c}: {self.filtered[c]:.0%}" for c in much[:10])
-            warnings.warn(
-                f"eta_max turned down more than half of {len(much)} classes ({shares}); the features of a class "
-                "may have collapsed, or eta_max is too low",
-                stacklevel=3,
-            )
-
-    def warn_without_contrast(self) -> None:
-        without = np.flatnonzero((self.consistent == 0) & (self.counts > 0))
-        if len(without):
-            warnings.warn(
-                f"density-contrast: classes {without.tolist()} have no row whose share of neighbors is greatest in its "
-                "own class; the published rule picked their prototypes",
-                stacklevel=3,
-            )
-
-    def prototypes(self, resolved: Resolved, transform: BankTransform | None) -> Prototypes:
-        give = resolved.kind.give
-        return Prototypes(**{name: give(array) for name, array in vars(self).items()}, transform=transform)

@@ -12,7 +12,7 @@ from typing import Any
 import cuda_host_library
 import numpy as np
 
-from proto_engine.backends import cupy_launches as launches
+from proto_engine.backends import cupy_programs as programs
 from proto_engine.backends import device as mirror
 from proto_engine.backends.cupy import CupyBackend
 from proto_engine.backends.cupy_compiler import Program
@@ -20,9 +20,9 @@ from proto_engine.backends.cupy_score_launches import PARAMS, AllLaunches, Varia
 
 LOOPS = {"simt": "SimtLoop<float>", "mma": "MmaLoop<Float16>"}
 PROGRAMS = [
-    launches.common_program(),
-    *(launches.element_program(dtype) for dtype in (0, 2)),
-    *(launches.tile_program(loop, epilogue) for loop in LOOPS.values() for epilogue in launches.PARAMETERS),
+    programs.common_program(),
+    *(programs.element_program(dtype) for dtype in (0, 2)),
+    *(programs.tile_program(loop, epilogue) for loop in LOOPS.values() for epilogue in programs.PARAMETERS),
     *(Variant(dtype, dtype == 0, 16, sigma).program for dtype in (0, 2) for sigma in (False, True)),
     *(fold_program(element) for element in ("Float16", "float")),
 ]
@@ -30,12 +30,12 @@ RECORDS = {
     "ClassState": mirror.CLASS_STATE,
     "Entry": mirror.ENTRY,
     "Picked": mirror.PICKED,
-    "Work": launches.WORK,
-    "Operand": launches.OPERAND,
-    "Extremes": launches.EXTREMES,
-    "StoredRows<float>": launches.ROWS,
+    "Work": programs.WORK,
+    "Operand": programs.OPERAND,
+    "Extremes": programs.EXTREMES,
+    "StoredRows<float>": programs.ROWS,
     "ScoreParams": PARAMS,
-    **{f"{name}Epilogue<SimtLoop<float>>::Params": record for name, record in launches.PARAMETERS.items()},
+    **{f"{name}Epilogue<SimtLoop<float>>::Params": record for name, record in programs.PARAMETERS.items()},
 }
 
 _LAUNCH = """

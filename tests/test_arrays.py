@@ -17,7 +17,7 @@ import proto_engine as pe
 from proto_engine.array_kinds import ArrayKind, to_numpy
 from proto_engine.arrays import as_labels, as_matrix, kind_of
 from proto_engine.ops import density, eta, normalize, resolve, score
-from proto_engine.selection import METHODS
+from proto_engine.selection_checks import METHODS
 
 
 class Dlpack:

@@ -25,12 +25,13 @@ from exact_cases import (
 )
 from problems import has_gpu
 
-from proto_engine.backends import cupy_launches
+from proto_engine.backends import cupy_launches, cupy_programs
 from proto_engine.backends import device as mirror
 from proto_engine.backends.base import error_bound
 from proto_engine.backends.cupy import CupyBackend, CupyGpu, unavailable_reason
 from proto_engine.backends.cupy_compiler import Kernel
-from proto_engine.backends.cupy_launches import Launches, blocks_for, by_value, class_grid
+from proto_engine.backends.cupy_launches import Launches, blocks_for, class_grid
+from proto_engine.backends.cupy_programs import by_value
 from proto_engine.backends.cupy_score_launches import score_reach
 from proto_engine.backends.device import StoredRows, TilePass, TileRows, Work
 from proto_engine.backends.device_scoring import score, top2
@@ -256,7 +257,7 @@ def test_calls_are_those_that_cupy_has():
 
     gpu, host = CupyGpu(0, stream=0x5EED), np.zeros(4)
     kernel = Kernel(Function.__new__(Function), processors=132)
-    work = by_value((cupy_launches.WORK, cupy_launches.P), ((1, 2, 3, 4, 5, 6, 7), 8))
+    work = by_value((cupy_programs.WORK, cupy_programs.P), ((1, 2, 3, 4, 5, 6, 7), 8))
     for call in (
         lambda: gpu.upload(host, 0),
         lambda: gpu.download(0, host),

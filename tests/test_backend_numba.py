@@ -11,10 +11,10 @@ from exact_cases import REFERENCE, Engine, assert_same_bits, assert_same_density
 
 numba = pytest.importorskip("numba")
 from proto_engine.backends import numba as backend_module  # noqa: E402
-from proto_engine.backends import numba_loops  # noqa: E402
+from proto_engine.backends import numba_loops, numba_pool, numba_tiles  # noqa: E402
 from proto_engine.backends.exact import cutoff_and_density  # noqa: E402
-from proto_engine.backends.numba import _share  # noqa: E402
 from proto_engine.backends.reference import pinned_dot  # noqa: E402
+from proto_engine.backends.work_sharing import share  # noqa: E402
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -27,7 +27,7 @@ def test_share_gives_each_item_to_one_worker(threads, num_items):
         def __call__(self, item: int) -> None:
             self.items.append(item)
 
-    workers = _share(num_items, threads, Worker)
+    workers = share(num_items, threads, Worker)
     assert len(workers) == max(1, min(threads, num_items))
     assert sorted(item for worker in workers for item in worker.items) == list(range(num_items))
 
@@ -44,7 +44,7 @@ def test_share_stops_all_workers_when_one_fails(error):
 
     before = threading.active_count()
     with pytest.raises(error):
-        _share(10_000, 3, lambda: work)
+        share(10_000, 3, lambda: work)
     assert len(done) < 10_000
     assert threading.active_count() == before
 
@@ -59,13 +59,13 @@ def test_share_raises_what_a_worker_raised_in_its_thread():
         time.sleep(0.001)
 
     with pytest.raises(ValueError, match="there"):
-        _share(10_000, 2, lambda: work)
+        share(10_000, 2, lambda: work)
     assert len(done) < 10_000
 
 
 def test_pass_stops_at_the_next_tile_on_ctrl_c(monkeypatch):
     pool = Engine("numba", threads=2).pool(case("normal", 400, 12)[0])
-    scan = backend_module.scan_tile
+    scan = numba_tiles.scan_tile
     scanned = []
 
     def interrupted(*arguments: object) -> int:
@@ -74,7 +74,7 @@ def test_pass_stops_at_the_next_tile_on_ctrl_c(monkeypatch):
             raise KeyboardInterrupt
         return int(scan(*arguments))
 
-    monkeypatch.setattr(backend_module, "scan_tile", interrupted)
+    monkeypatch.setattr(numba_tiles, "scan_tile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.count_bracket(-1.0, 1.0, 0)
     assert len(scanned) < 325  # tiles in all
@@ -119,8 +119,9 @@ def test_loops_mean_the_same_in_plain_python(monkeypatch):
     """What numba makes of the loops is no more and no less than what they say."""
     monkeypatch.setattr(numba_loops, "_dot", lambda a, b: float(pinned_dot(a.astype(float), b.astype(float))))
     for name in dir(numba_loops):
-        if name in vars(backend_module) and hasattr(getattr(numba_loops, name), "__wrapped__"):
-            monkeypatch.setattr(backend_module, name, getattr(numba_loops, name).__wrapped__)
+        for module in (backend_module, numba_pool, numba_tiles):
+            if name in vars(module) and hasattr(getattr(numba_loops, name), "__wrapped__"):
+                monkeypatch.setattr(module, name, getattr(numba_loops, name).__wrapped__)
     engine = Engine("numba")
     for kind in ("close", "binary"):
         x, reference = case(kind, 35, 9)

@@ -16,7 +16,7 @@ from exact_cases import DTYPES, EXACT, KINDS, SAMPLED, TILE, Engine, assert_same
 from problems import select
 
 import proto_engine as pe
-from proto_engine.backends import device_pool, exact
+from proto_engine.backends import device_scan, exact
 from proto_engine.backends.base import classes_within
 
 self_check = sys.modules["proto_engine.backends.self_check"]  # a function has its name
@@ -175,8 +175,8 @@ def test_cuda_launches_on_the_host_count_in_slabs(core, monkeypatch):
     """More pairs next to the cutoff than are listed at once."""
     monkeypatch.setattr(Engine, "native_cuda", core.cuda)
     monkeypatch.setattr(self_check, "choose_loop", lambda backend, device, named, loops: named)
-    monkeypatch.setattr(device_pool, "SLAB_TILES", 1)
-    monkeypatch.setattr(device_pool, "SLAB_PAIRS", 128 * 128)
+    monkeypatch.setattr(device_scan, "SLAB_TILES", 1)
+    monkeypatch.setattr(device_scan, "SLAB_PAIRS", 128 * 128)
     x, reference = case("equal", 300, 8)
     assert_same_counts(Engine("cuda:simt"), x, reference, 3, 0.9)
 

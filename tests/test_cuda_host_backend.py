@@ -23,7 +23,7 @@ from exact_cases import (
 )
 
 from proto_engine import FeatureBank
-from proto_engine.backends import device_backend, device_pool
+from proto_engine.backends import device_backend, device_scan
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import OK, OVERFLOW, TIES
 from proto_engine.backends.device_density import ClassBatch
@@ -172,8 +172,8 @@ def test_any_bracket_leads_to_the_bits_of_the_reference(core, bracket, capacity)
 @pytest.mark.parametrize("kind", ["equal", "binary", "normal"])
 def test_lists_that_are_too_long_are_made_in_slabs(core, monkeypatch, kind):
     """A tile at a time where all of them together have more pairs than a list holds."""
-    monkeypatch.setattr(device_pool, "SLAB_TILES", 1)
-    monkeypatch.setattr(device_pool, "SLAB_PAIRS", 128 * 128)
+    monkeypatch.setattr(device_scan, "SLAB_TILES", 1)
+    monkeypatch.setattr(device_scan, "SLAB_PAIRS", 128 * 128)
     x, reference = case(kind, 300, 24)
     pool = HostEngine(core, "simt").pool(x)
     cutoff, rho = reference.density(0.4)

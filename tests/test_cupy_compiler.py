@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proto_engine.backends import cupy_compiler, cupy_launches
+from proto_engine.backends import cupy_compiler, cupy_programs
 from proto_engine.backends.cupy_compiler import Image, Program, architecture, compiled, source_folder
 from proto_engine.backends.cupy_score_launches import Variant, fold_program
 from proto_engine.errors import BackendUnavailable
@@ -20,11 +20,11 @@ from proto_engine.errors import BackendUnavailable
 ROOT = Path(__file__).parent.parent
 needs_nvrtc = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 
-PLAIN = [cupy_launches.common_program(), *map(cupy_launches.element_program, range(4))]
+PLAIN = [cupy_programs.common_program(), *map(cupy_programs.element_program, range(4))]
 TILES = [
-    cupy_launches.tile_program(loop, epilogue)
-    for loop in cupy_launches.LOOPS.values()
-    for epilogue in cupy_launches.PARAMETERS
+    cupy_programs.tile_program(loop, epilogue)
+    for loop in cupy_programs.LOOPS.values()
+    for epilogue in cupy_programs.PARAMETERS
 ]
 FOLDS = [fold_program(element) for element in ("Float16", "BFloat16", "float")]
 SCORES = [

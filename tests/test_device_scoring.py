@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from exact_cases import DTYPES, REFERENCE, assert_same_bits, class_vectors
 
-from proto_engine.backends import device_scoring
+from proto_engine.backends import device_streaming
 from proto_engine.backends.base import error_bound
 from proto_engine.backends.device import DTYPES as CODES
 from proto_engine.backends.device import StoredRows
 from proto_engine.backends.device_rows import DeviceRows
-from proto_engine.backends.device_scoring import SigmaOutput, Top2Output, score, stream, top2, workspace_bytes
+from proto_engine.backends.device_scoring import SigmaOutput, Top2Output, score, top2, workspace_bytes
+from proto_engine.backends.device_streaming import stream
 
 DTYPE_OF = {code: dtype for dtype, code in CODES.items()}
 
@@ -258,7 +259,7 @@ def test_page_locked_rows_are_copied_from_where_they_are():
 
 def test_large_chunks_are_copied_by_several_threads(monkeypatch):
     monkeypatch.setenv("PROTO_ENGINE_NUM_THREADS", "3")
-    monkeypatch.setattr(device_scoring, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(device_streaming, "_ALONE_BYTES", 0)
     x, folded = problem(100, 9, 5, "bfloat16")
     found = list(stream(FakeGpu(), chunks_of(x, 41), folded, Top2Output()))
     assert_same_bits(np.concatenate([result.best for _, result in found]), REFERENCE.top2(x, folded)[1])

@@ -22,7 +22,7 @@ LAYERS = [
     {"backends"},
     {"ops"},
     {"sampling", "selectors", "peaks", "contrast", "evidence", "core_shares"},
-    {"selection", "policy"},
+    {"selection_checks", "picked_classes", "selection", "policy"},
     {"scoring"},
     {"class_names", "versions"},
     {"report"},

@@ -14,7 +14,7 @@ import numpy as np
 
 from .device import Memory, loops_left_out
 from .device_backend import DeviceBackend
-from .device_scoring import Event
+from .device_streaming import Event
 
 try:
     from .. import _core

@@ -19,7 +19,7 @@ from .cupy_compiler import capability_of, kernel, source_folder
 from .cupy_score_launches import AllLaunches
 from .device import Memory
 from .device_backend import DeviceBackend
-from .device_scoring import Event
+from .device_streaming import Event
 
 _LEAST_CAPABILITY = (7, 5)
 

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from .cupy_compiler import Program, layout_claims
-from .cupy_launches import ELEMENTS, D, Launches, P, Q, blocks_for, by_value, record
+from .cupy_launches import Launches, blocks_for
+from .cupy_programs import ELEMENTS, D, P, Q, by_value, record
 from .device import StoredRows
 
 ROWS_AT_A_TIME = 64  # kScoreRows

@@ -17,7 +17,7 @@ from .device import OK, DeviceOutput, downloaded, uploaded
 from .device_density import ClassBatch, undecided
 from .device_pool import DevicePool
 from .device_rows import DeviceRows, ReadyRows, make_ready
-from .device_scoring import StreamingGpu
+from .device_streaming import StreamingGpu, stream
 
 _FIRST_DEVICE = 0
 _BATCH_BYTES = 2**30  # of rows that are gathered at once
@@ -122,7 +122,7 @@ class DeviceBackend(Backend):
         for on_device, same in _runs(chunks):
             if not on_device:
                 self._require_scores(_FIRST_DEVICE)
-                yield from device_scoring.stream(self.gpu(_FIRST_DEVICE, stream=0), same, folded, output)
+                yield from stream(self.gpu(_FIRST_DEVICE, stream=0), same, folded, output)
                 continue
             for start, rows in same:
                 native = self.native(rows)
