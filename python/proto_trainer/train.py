@@ -6,7 +6,6 @@ tested, logged and saved.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from .acceleration import accelerate
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .correction import CorrectionPhase
 from .data import LabeledImages, add_noise, load_dataset, make_loader
@@ -24,11 +23,10 @@ from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
 from .methods import build_method, find_clean, find_verified
 from .models import FeatureClassifier, build_model
+from .output_folder import open_folder, sole_writer
 from .pretrained import read_weights
 from .run import Run, restore, snapshot, start_afresh, take_over
 from .seeding import derive_seed, deterministic
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def train(
     Raises
     ------
     ConfigError
-        A setting cannot work, or `config.out` holds a run and `resume` is false.
+        A setting cannot work, `config.out` holds a run and `resume` is false, or another run writes there.
     CheckpointError
         The checkpoint in `config.out` is damaged or belongs to another run.
     TrainingDiverged
@@ -85,8 +83,8 @@ def train(
     clean = find_clean(config, splits, train_set)
     supervision = {} if verified is None else {"verified_sha256": verified.sha256(train_set)}
     supervision |= {} if clean is None else {"clean_sha256": clean.sha256()}
-    checkpoint = _open_folder(config, resume)
-    with deterministic(derive_seed(config.seed, "model"), device):
+    with sole_writer(config.out), deterministic(derive_seed(config.seed, "model"), device):
+        checkpoint = open_folder(config.out, resume)
         model = build_model(
             config.model, num_classes=train_set.num_classes, image_shape=train_set.image_shape, weights=weights
         )
@@ -189,23 +187,6 @@ def _check_weights(model: nn.Module, epoch: int) -> None:
             raise TrainingDiverged(
                 f"weights of {name} are not finite after epoch {epoch}; a smaller learning rate may help"
             )
-
-
-def _open_folder(config: TrainConfig, resume: bool) -> Checkpoint | None:
-    """Make sure that the output folder can be written, and find the checkpoint to go on from."""
-    checkpoints = config.out / "checkpoints"
-    if not resume and ((checkpoints / "last.json").exists() or (config.out / "epochs.csv").exists()):
-        raise ConfigError(f"out: {config.out} already holds a run; give --resume to go on, or another folder")
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    probe = checkpoints / "writable"
-    probe.touch()  # an OSError now, not after the first epoch
-    probe.unlink()
-    for unfinished in (*config.out.glob(".*.tmp"), *checkpoints.glob(".*.tmp")):  # of a run killed while writing
-        unfinished.unlink()
-    checkpoint = load_checkpoint(checkpoints) if resume else None
-    if resume and checkpoint is None:
-        logger.info("no checkpoint in %s yet, starting with epoch 0", checkpoints)
-    return checkpoint
 
 
 def _device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -144,6 +145,31 @@ def test_existing_run_is_not_overwritten(digits_config):
     with pytest.raises(ConfigError, match="already holds a run; give --resume"):
         train(config)
     assert (config.out / "epochs.csv").read_bytes() == before
+
+
+def test_second_run_into_the_same_folder_is_refused_until_the_first_has_ended(digits_config, tmp_path):
+    """Whatever way the first ends: two runs would overwrite each other's checkpoints, file by file."""
+    config = digits_config(epochs=3)
+    refused = []
+
+    def contend(row):
+        child = os.fork()
+        if child == 0:
+            try:
+                train(digits_config(epochs=3), resume=True)
+            except ConfigError as error:
+                os._exit(7 if "another run is writing to" in f"{error}" else 8)
+            os._exit(9)
+        refused.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if row["epoch"] == 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=contend)
+    assert refused == [7, 7]
+    train(config, resume=True)
+    train(digits_config(epochs=3, out=tmp_path / "straight"))
+    assert_same_outcome(tmp_path / "straight", config.out)
 
 
 def test_checkpoint_gives_the_corrected_labels_back(digits_config):
