@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from proto_trainer import ConfigError, extract_features, load_dataset, make_loader
 from proto_trainer.data import HuggingFaceImages
+from proto_trainer.data.decoding import decode_problem, decode_rgb, decode_tensor
 from torch import nn
 
 
@@ -110,6 +111,50 @@ def test_labels_that_are_no_classes_are_refused(pixels, labels, message):
 def test_data_set_without_a_whole_image_is_refused():
     with pytest.raises(ConfigError, match="no image that can be decoded among its 2 rows"):
         HuggingFaceImages(Table([b"a", b"b"], [0, 1]))
+
+
+GREY = np.arange(20 * 24, dtype=np.uint8).reshape(20, 24)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_grey_images_of_16_bits_look_like_those_of_8(tmp_path, ending):
+    deep = GREY.astype(np.uint16) * 256 + 7
+    Image.fromarray(deep).save(tmp_path / f"deep.{ending}")
+    Image.fromarray(GREY).save(tmp_path / "flat.png")
+    expected = decode_tensor(str(tmp_path / "flat.png"), 20)
+    assert torch.equal(decode_tensor(str(tmp_path / f"deep.{ending}"), 20), expected)
+    assert np.array_equal(np.asarray(decode_rgb(str(tmp_path / f"deep.{ending}"))), expected.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_values_of_unknown_range_are_left_out(tmp_path, kind):
+    Image.fromarray(GREY.astype(kind)).save(tmp_path / "deep.tif")
+    assert (
+        decode_problem(str(tmp_path / "deep.tif"))
+        == f"wanted 8 or 16 bits a channel, got 32 (mode {'IF'[kind is np.float32]})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (GREY.astype(np.uint16) * 256 + 7, None),
+        (Image.fromarray(GREY.astype(np.uint16) * 256), None),
+        (GREY.astype(np.int64).tolist(), None),
+        (GREY > 100, None),
+        (GREY / 255.0, "wanted an array of bytes, 16 bits or bool, got float64"),
+        (GREY.astype(np.int64) * 300, "wanted an array of bytes, 16 bits or bool, got int64"),
+        (Image.fromarray(GREY / np.float32(255)), "wanted 8 or 16 bits a channel"),
+    ],
+)
+def test_values_of_an_array_are_not_cut_off(image, reason):
+    if reason is not None:
+        with pytest.raises(ConfigError, match=f"no image that can be decoded among its 1 rows; row 0: {reason}"):
+            HuggingFaceImages(Table([image], [0]))
+        return
+    expected = (GREY > 100) * 255 if np.asarray(image).dtype == bool else GREY
+    dataset = HuggingFaceImages(Table([image], [0]), image_size=16)
+    assert np.array_equal(dataset.decoded(0, 20)[0].numpy(), expected)
 
 
 def test_imagefolder_leaves_broken_images_out(tmp_path, caplog, pixels):

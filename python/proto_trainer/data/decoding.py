@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -32,6 +33,8 @@ CACHE = Path("~/.cache/proto_trainer/decodable")
 REMEMBER_FROM = 2000  # images; fewer are read again in a moment, and leave nothing behind
 Source = str | bytes  # the path of an image file, or its content
 
+_RULES = b"32 bits left out"  # what counts as decodable; what was remembered under other rules is not looked at
+_GREY_OF_16_BITS = ("PNG", "PPM")  # of Pillow's mode I, which holds 32
 _CHUNK = 256  # images a task: a future for each of a million images would take a gigabyte
 _NAMED = 5  # broken images named in the warning
 _UNREAD = "cannot be read: "  # permissions, disk, network: no property of the image, and not remembered
@@ -40,7 +43,25 @@ _UNREAD = "cannot be read: "  # permissions, disk, network: no property of the i
 def decode_rgb(source: Source) -> Image.Image:
     """An image in RGB, also when the file is grey or has a palette."""
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        return image.convert("RGB")
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of Pillow's in RGB, 8 bits a channel; of 16 bits the upper 8, as Pillow reads colors of 16 bits.
+
+    Pillow's own conversion cuts such grey values off at 255, which leaves a white image.
+
+    Raises
+    ------
+    ValueError
+        Grey values of 32 bits: which of them are black and white, nobody says.
+    """
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in _GREY_OF_16_BITS):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if mode in ("I", "F"):
+        raise ValueError(f"wanted 8 or 16 bits a channel, got 32 (mode {mode})")
+    return image.convert("RGB")
 
 
 def decode_tensor(source: Source, least: int) -> Tensor:
@@ -56,7 +77,7 @@ def decode_tensor(source: Source, least: int) -> Tensor:
             with contextlib.suppress(RuntimeError):  # what this decoder refuses, Pillow may still read
                 return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
         image.draft(None, (least, least))
-        return pil_to_tensor(image.convert("RGB"))
+        return pil_to_tensor(to_rgb(image))
 
 
 def decode_problem(source: Source) -> str | None:
@@ -67,7 +88,7 @@ def decode_problem(source: Source) -> str | None:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.draft(None, (1, 1))
-            image.convert("RGB")
+            to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, DecompressionBombError ...
@@ -114,7 +135,7 @@ def file_problems(paths: Sequence[str], *, name: str) -> dict[int, str]:
 
     A missing file counts as one that cannot be decoded.
     """
-    key = hashlib.sha256()
+    key = hashlib.sha256(_RULES)
     there: list[int] = []
     problems: dict[int, str] = {}
     for i, path in enumerate(paths):

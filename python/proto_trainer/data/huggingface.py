@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..errors import ConfigError
-from .decoding import decode_rgb, decode_tensor, reason_of, report_skipped
+from .decoding import decode_rgb, decode_tensor, reason_of, report_skipped, to_rgb
 from .views import NOISE_SIDE, SquareImages
 
 
@@ -26,7 +26,8 @@ class HuggingFaceImages(SquareImages):
     dataset : object
         A split: ``load_dataset("beans", split="train")``.
     image_column, label_column : str
-        The image is one of Pillow's, an array [H, W] or [H, W, 3], or ``{"bytes": ...}``.
+        The image is one of Pillow's, an array [H, W] or [H, W, 3] of bytes, 16 bits or bool, or
+        ``{"bytes": ...}``.
     image_size, augment
         See `SquareImages`; the latter is for training.
 
@@ -57,7 +58,9 @@ class HuggingFaceImages(SquareImages):
         problems = self._problems(len(dataset))
         self._rows = torch.tensor([i for i in range(len(dataset)) if i not in problems], dtype=torch.int64)
         if len(self._rows) == 0:
-            raise ConfigError(f"dataset has no image that can be decoded among its {len(dataset)} rows")
+            raise ConfigError(
+                f"dataset has no image that can be decoded among its {len(dataset)} rows; row 0: {problems[0]}"
+            )
         self.skipped = tuple((f"row {i}", reason) for i, reason in problems.items())
         report_skipped(type(dataset).__name__, self.skipped, len(dataset))
         self.given = torch.from_numpy(labels.astype(np.int64))[self._rows]
@@ -99,10 +102,17 @@ class HuggingFaceImages(SquareImages):
 
 
 def _rgb(image: Any) -> Image.Image:
-    """One of Pillow's images, or an array of bytes, in RGB."""
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image, dtype=np.uint8))
-    return image.convert("RGB")
+    """One of Pillow's images, or an array, in RGB."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    array = np.asarray(image)
+    if array.dtype == np.uint16:
+        array = array >> 8
+    elif array.dtype == bool:
+        array = array * 255
+    elif array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
+        raise ValueError(f"wanted an array of bytes, 16 bits or bool, got {array.dtype}")
+    return Image.fromarray(array.astype(np.uint8)).convert("RGB")
 
 
 def _class_names(feature: Any, labels: np.ndarray, column: str) -> tuple[str, ...]:
