@@ -71,7 +71,7 @@ class LabelCorrector:
     candidates : array of int, [K], or None
         Positions of images whose given label is known to be right: prototypes are picked among them first.
     fixed : tuple (positions, labels), int64 [V] each, or None
-        Images whose corrected label is known, whatever they resemble.
+        Images whose corrected label is known, whatever they resemble; no position twice.
     seed : int
         With the epoch number it decides which images are drawn.
     features : callable
@@ -145,7 +145,7 @@ class LabelCorrector:
         self.min_margin = min_margin
         self.correct_every = correct_every
         self.candidates = candidates
-        self.fixed = fixed
+        self.fixed = None if fixed is None else _checked_fixed(fixed, num_classes)
         self.seed = seed
         self.features = features
         self.batch_size = batch_size
@@ -195,6 +195,8 @@ class LabelCorrector:
             folder=self.folder,
             title=f"epoch {epoch}: extracting features",
         )
+        if self.fixed is not None and self.fixed[0].max(initial=-1) >= len(given):
+            raise ValueError(f"fixed: wanted positions from 0 to {len(given) - 1}, got {self.fixed[0].max()}")
         extracted = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:  # once per phase, with its epoch, into the log
             warnings.simplefilter("always")
@@ -202,21 +204,27 @@ class LabelCorrector:
         for warning in caught:
             logger.warning("epoch %d: %s", epoch, warning.message)
         selected = time.perf_counter()
-        corrections = pe.correct_labels(
-            bank,
-            given,
-            prototypes,
-            backend=self.backend,
-            min_margin=self.min_margin,
-            on_bad_rows="keep-label",
-            progress=False,
-        )
+        if (prototypes.indices < 0).all():  # a network that has died: no image has a usable feature
+            unknown = np.full(len(given), np.nan)
+            corrections = pe.Corrections(given.copy(), given, unknown, unknown.copy(), np.zeros(len(given), dtype=bool))
+        else:
+            corrections = pe.correct_labels(
+                bank,
+                given,
+                prototypes,
+                backend=self.backend,
+                min_margin=self.min_margin,
+                on_bad_rows="keep-label",
+                progress=False,
+            )
         if self.fixed is not None:
             corrections = _with_known_labels(corrections, *self.fixed)
         scored = time.perf_counter()
         unusable = int(np.isnan(corrections.score).sum())
         if unusable:  # a dead network gives many of these; one strange image must not end a long run
-            logger.warning("epoch %d: %d images have no usable feature and keep their label", epoch, unusable)
+            logger.warning(
+                "epoch %d: %d of %d images have no usable feature and keep their label", epoch, unusable, len(given)
+            )
         self.corrections = corrections
         self._corrected = torch.from_numpy(corrections.labels.astype(np.int64)).to(model_device(model))
         return CorrectionPhase(epoch, corrections, extracted - started, selected - extracted, scored - selected)
@@ -295,6 +303,20 @@ class LabelCorrector:
         """Take up the corrected labels of an earlier `state_dict`."""
         self._corrected = state.get("corrected")
         self.corrections = None
+
+
+def _checked_fixed(fixed: tuple[Any, Any], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numpy would count negative positions from the end, cut numbers off and give one label to all."""
+    rows, labels = (np.asarray(part, dtype=None if len(part) else np.int64) for part in fixed)
+    if rows.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
+        raise ConfigError(f"fixed must be positions and labels as whole numbers, got {rows.dtype} and {labels.dtype}")
+    if rows.ndim != 1 or rows.shape != labels.shape:
+        raise ConfigError(f"fixed must have a label for each position, got {[*rows.shape]} and {[*labels.shape]}")
+    if rows.min(initial=0) < 0 or len(np.unique(rows)) < len(rows):
+        raise ConfigError("fixed must be positions, none of them twice and none negative")
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+        raise ConfigError(f"fixed must have labels 0..{num_classes - 1}, got {labels.min()}..{labels.max()}")
+    return rows, labels
 
 
 def _check_positions(index: Tensor, num_samples: int) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from tqdm import tqdm
 
 import proto_engine as pe
@@ -92,9 +93,9 @@ def extract_features(
         An item's index is not its position (a `Subset` of an indexed data set, say), or the features are
         not [B, D].
     TypeError
-        Given labels that are not whole numbers.
+        A data set without positions, other items, given labels that are not whole numbers.
     """
-    num_samples = len(dataset)  # type: ignore[arg-type]
+    num_samples = _count(dataset)
     matrix = np.empty((0, 0), dtype=np.float32)
     labels = np.empty(num_samples, dtype=np.int64)
     with contextlib.closing(feature_batches(model, dataset, features, batch_size, workers)) as batches:
@@ -148,7 +149,7 @@ def extract_bank(
     OSError
         The file does not fit into `folder`; found out before the first image is read.
     """
-    num_samples = len(dataset)  # type: ignore[arg-type]
+    num_samples = _count(dataset)
     if num_samples == 0:
         raise ValueError("dataset: wanted at least one image, got none")
     labels = np.empty(num_samples, dtype=np.int64)
@@ -193,17 +194,37 @@ def feature_batches(
     device = model_device(model)
     start = 0
     with evaluation_mode(model), torch.inference_mode():
-        for images, given, *index in make_loader(dataset, batch_size, workers=workers, device=device):
+        for images, *others in make_loader(dataset, batch_size, workers=workers, device=device):
+            given, index = _labels_and_index(others, len(images))
             rows = features(model, images.to(device))  # [B, D]
             stop = start + len(images)
             if rows.ndim != 2 or len(rows) != len(images):
                 raise ValueError(f"features must give [{len(images)}, D] for a batch, got {list(rows.shape)}")
-            if index and not torch.equal(index[0], torch.arange(start, stop)):
+            if index is not None and not torch.equal(index, torch.arange(start, stop)):
                 raise ValueError(
                     "dataset must give each item its own position as index; "
                     f"items {start}..{stop - 1} came with other numbers"
                 )
-            if given.is_floating_point():
-                raise TypeError(f"dataset: wanted whole numbers as given labels, got {given.dtype}")
             yield start, rows.float(), given.numpy()
             start = stop
+
+
+def _count(dataset: Dataset) -> int:
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"dataset: wanted len(dataset) and dataset[i], got {type(dataset).__name__}")
+    return len(dataset)
+
+
+def _labels_and_index(others: list[Any], count: int) -> tuple[Tensor, Tensor | None]:
+    """What a batch of `count` images has beside them: given labels [B], and positions [B] if it has any."""
+    given = others[0] if others else None
+    if not isinstance(given, Tensor) or given.is_floating_point():
+        found = given.dtype if isinstance(given, Tensor) else type(given[0] if given else None).__name__
+        raise TypeError(f"dataset: wanted whole numbers as given labels, got {found}")
+    if given.shape != (count,):
+        raise ValueError(f"dataset: wanted one given label an image, got {list(given.shape)} for {count} images")
+    if len(others) == 1:
+        return given, None
+    if not isinstance(others[1], Tensor):
+        raise TypeError(f"dataset: wanted items (image, label, index), got {type(others[1][0]).__name__} as index")
+    return given, others[1]

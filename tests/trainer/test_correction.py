@@ -18,7 +18,7 @@ from proto_trainer import ConfigError, LabelCorrector, extract_features
 from proto_trainer.correction import CorrectionPhase
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 import proto_engine as pe
 
@@ -205,6 +205,47 @@ def test_update_refuses_labels_that_are_not_whole_numbers(clusters):
         corrector_for(dataset).update(model, dataset, epoch=0)
 
 
+class Items(Dataset):
+    """Whatever `item` makes of an image, its label and its position."""
+
+    def __init__(self, dataset, item):
+        self.dataset, self.item = dataset, item
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        return self.item(*self.dataset[i])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "error", "message"),
+    [
+        (
+            lambda d: Items(d, lambda x, y, i: {"image": x, "label": y}),
+            TypeError,
+            r"\(image, label\) or .* of dict came",
+        ),
+        (lambda d: Items(d, lambda x, y, i: (str(i), y)), TypeError, "with a tensor as image"),
+        (lambda d: Items(d, lambda x, y, i: (x, "cat")), TypeError, "whole numbers as given labels, got str"),
+        (lambda d: Items(d, lambda x, y, i: (x,)), TypeError, "whole numbers as given labels, got NoneType"),
+        (lambda d: Items(d, lambda x, y, i: (x, y.reshape(1))), ValueError, r"one given label an image, got \[50, 1\]"),
+        (lambda d: Items(d, lambda x, y, i: (x, y, f"{i}.png")), TypeError, r"\(image, label, index\), got str"),
+        (lambda d: DataLoader(d), TypeError, r"wanted len\(dataset\) and dataset\[i\], got DataLoader"),
+        (lambda d: Stream(), TypeError, r"wanted len\(dataset\) and dataset\[i\], got Stream"),
+    ],
+)
+def test_update_names_items_that_it_cannot_read(clusters, wrap, error, message):
+    dataset, model = clusters
+    with pytest.raises(error, match=f"dataset: .*{message}"):
+        corrector_for(dataset, batch_size=50).update(model, wrap(dataset), epoch=0)
+
+
 def test_update_refuses_an_empty_data_set(clusters):
     dataset, model = clusters
     with pytest.raises(ValueError, match="dataset: wanted at least one image, got none"):
@@ -226,6 +267,12 @@ def test_update_refuses_labels_out_of_range(clusters):
         ({"alpha": 1.5}, "alpha must lie in 0..1, got 1.5"),
         ({"correct_every": 0}, "correct_every must be 1 or more, got 0"),
         ({"min_margin": -0.1}, "min_margin must be 0 or more, got -0.1"),
+        ({"fixed": ([-1], [0])}, "fixed must be positions, none of them twice and none negative"),
+        ({"fixed": ([1, 1], [0, 2])}, "none of them twice"),
+        ({"fixed": ([1, 2], [0])}, r"a label for each position, got \[2\] and \[1\]"),
+        ({"fixed": ([True, False], [0, 1])}, "as whole numbers, got bool and int64"),
+        ({"fixed": ([1], [0.7])}, "as whole numbers, got int64 and float64"),
+        ({"fixed": ([1], [4])}, r"fixed must have labels 0\.\.3, got 4\.\.4"),
     ],
 )
 def test_corrector_refuses_bad_settings(settings, message):
@@ -240,7 +287,16 @@ def test_images_without_a_usable_feature_keep_their_label(clusters, caplog):
     corrector = corrector_for(dataset)
     corrector.update(model, dataset, epoch=0)
     assert torch.equal(corrector.targets(dead), dataset.given[dead])
-    assert "2 images have no usable feature and keep their label" in caplog.text
+    assert "2 of 120 images have no usable feature and keep their label" in caplog.text
+
+
+def test_dead_network_changes_no_label(clusters, caplog):
+    dataset, model = clusters
+    corrector = corrector_for(dataset, features=lambda model, images: images.flatten(1) * 0)
+    phase = corrector.update(model, dataset, epoch=2)
+    assert not phase.corrections.changed.any() and np.isnan(phase.corrections.score).all()
+    assert torch.equal(corrector.targets(torch.arange(len(dataset))), dataset.given)
+    assert "epoch 2: 120 of 120 images have no usable feature" in caplog.text
 
 
 def test_engine_warnings_are_logged_with_the_epoch(clusters, caplog, recwarn):
@@ -283,6 +339,12 @@ def test_known_labels_are_pinned(clusters):
     pinned = corrector.update(model, dataset, epoch=0).corrections
     assert pinned.changed.sum() == free.changed.sum() - 2 and not pinned.changed[rows].any()
     assert torch.equal(corrector.targets(torch.from_numpy(rows)), dataset.given[rows])
+
+
+def test_known_labels_of_images_that_are_not_there_are_refused(clusters):
+    dataset, model = clusters
+    with pytest.raises(ValueError, match="fixed: wanted positions from 0 to 119, got 120"):
+        corrector_for(dataset, fixed=([120], [0])).update(model, dataset, epoch=0)
 
 
 def test_candidates_reach_the_engine(clusters, engine_calls):

@@ -178,7 +178,13 @@ class Batches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for images, *others in self._loader:
+        for batch in self._loader:
+            if not isinstance(batch, list | tuple) or not isinstance(batch[0], Tensor):  # dicts fall apart into keys
+                raise TypeError(
+                    "dataset: wanted items (image, label) or (image, label, index) with a tensor as image, batches of "
+                    f"{type(batch).__name__} came"
+                )
+            images, *others = batch
             yield self._finish(images.to(self._device, non_blocking=True)), *others
 
 
