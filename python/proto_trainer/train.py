@@ -22,11 +22,13 @@ from .epoch_log import EpochLog, Row, write_suggestions
 from .errors import ConfigError, TrainingDiverged
 from .evaluation import accuracy, label_accuracy
 from .methods import build_method, find_clean, find_verified
-from .models import FeatureClassifier, build_model
+from .models import RESNETS, FeatureClassifier, build_model
 from .output_folder import open_folder, sole_writer
 from .pretrained import read_weights
 from .run import Run, restore, snapshot, start_afresh, take_over
 from .seeding import derive_seed, deterministic
+
+_PIXELS_OF_ONE = 32  # a side of images that a ResNet shrinks to a single pixel
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def train(
     clean = find_clean(config, splits, train_set)
     supervision = {} if verified is None else {"verified_sha256": verified.sha256(train_set)}
     supervision |= {} if clean is None else {"clean_sha256": clean.sha256()}
+    _check_counts(config, train_set, None if clean is None else clean.images)
     with sole_writer(config.out), deterministic(derive_seed(config.seed, "model"), device):
         checkpoint = open_folder(config.out, resume)
         model = build_model(
@@ -186,6 +189,23 @@ def _check_weights(model: nn.Module, epoch: int) -> None:
         if not torch.isfinite(weight).all():
             raise TrainingDiverged(
                 f"weights of {name} are not finite after epoch {epoch}; a smaller learning rate may help"
+            )
+
+
+def _check_counts(config: TrainConfig, train_set: LabeledImages, clean: LabeledImages | None) -> None:
+    """What would end the run with an error of torch's, after an epoch or after all of them."""
+    if train_set.num_classes < 2:
+        raise ConfigError(
+            f"data must have at least 2 classes, got {train_set.num_classes}: {', '.join(train_set.class_names)}"
+        )
+    if config.model not in RESNETS or max(train_set.image_shape[1:]) > _PIXELS_OF_ONE:
+        return
+    for images, what in ((train_set, "training"), (clean, "clean")):
+        if images is not None and (config.batch_size == 1 or len(images) % config.batch_size == 1):
+            raise ConfigError(
+                f"batch_size must not leave a batch of one image with {config.model} and images of at most "
+                f"{_PIXELS_OF_ONE} pixels a side, whose normalization needs two; got {config.batch_size} for "
+                f"{len(images)} {what} images"
             )
 
 

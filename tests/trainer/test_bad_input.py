@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from proto_trainer import CheckpointError, NoiseSpec, TrainingDiverged, cli, load_dataset, make_config, train
 from proto_trainer.checkpoint import check_same_run, load_checkpoint
 from proto_trainer.methods import METHODS, VerifiedLabels, cleannet_net
@@ -77,6 +78,35 @@ def test_class_that_vanished_does_no_harm(digits_config, without_threes, method)
     assert suggested["score"].notna().all() and (suggested["given_label"] != 3).all()
     if method == "smp":
         assert (suggested["suggested_label"] != 3).all() and suggested["changed"].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "clean", "message"),
+    [
+        ("--images 81", 0, "got 40 for 81 training images"),
+        ("--images 80", 41, "got 40 for 41 clean images"),
+        ("--images 80 --batch-size 1", 0, "got 1 for 80 training images"),
+    ],
+)
+def test_batch_that_cannot_be_normalized_is_found_before_training(tmp_path, capsys, options, clean, message):
+    """A ResNet makes one pixel of a small image; the batch of one may come after all epochs of the method."""
+    command = [*QUICK.split(), "--model", "resnet18", *options.split(), "--out", str(tmp_path / "run")]
+    if clean:
+        (tmp_path / "clean.csv").write_text("index,label\n" + "".join(f"{i},{i % 10}\n" for i in range(clean)))
+        command += ["--clean", str(tmp_path / "clean.csv")]
+    assert cli.main(command) == 2
+    told = capsys.readouterr().err
+    assert "batch_size must not leave a batch of one image with resnet18" in told and message in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused_before_training(tmp_path, capsys):
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / split / "cat" / "0.png")
+    command = f"--data imagefolder --root {tmp_path} --method ce --epochs 1 --image-size 16 --workers 0 --device cpu"
+    assert cli.main([*command.split(), "--out", str(tmp_path / "run")]) == 2
+    assert "data must have at least 2 classes, got 1: cat" in capsys.readouterr().err
 
 
 def test_nan_while_fine_tuning_keeps_the_last_good_checkpoint(digits_config, tmp_path):
