@@ -189,8 +189,11 @@ def test_table_decides_what_is_suggested():
 
 def test_table_may_name_the_classes():
     table = table_of(["cat", "owl"], ["dog", "dog"])
-    corrections = from_cleanlab(table, [0, 2], PROBABILITIES, class_names=["cat", "dog", "owl"])
-    assert corrections.labels.tolist() == [1, 2]
+    for names in (["cat", "dog", "owl"], np.array(["cat", "dog", "owl"])):
+        assert from_cleanlab(table, [0, 2], PROBABILITIES, class_names=names).labels.tolist() == [1, 2]
+    for names in (["cat", "dog"], ["cat", "cat", "owl"], ["cat", "owl", "ox", "dog"]):
+        with pytest.raises(ValueError, match=f"class_names must be 3 different names, got .*'{names[-1]}'"):
+            from_cleanlab(table, [0, 2], PROBABILITIES, class_names=names)
     with pytest.raises(ValueError, match=r"issues has labels that are no class .*: cat, dog, owl"):
         from_cleanlab(table, [0, 2], PROBABILITIES)
 
@@ -201,6 +204,7 @@ def test_table_may_name_the_classes():
         (np.array([True]), ValueError, "issues must be a mask of 2 rows, got 1"),
         (np.array([0.5, 1.0]), TypeError, "issues must be a mask or positions, got float64"),
         (np.array([2]), ValueError, r"issues must be positions 0..1, got 2..2"),
+        (np.array([1, 1]), ValueError, "none of them twice; a mask must be bool"),
         (table_of([0, 2], [2, 1]).drop(columns="given_label"), ValueError, "it lacks given_label"),
         (table_of([0, 2], [2, 1]).iloc[:1], ValueError, "a row for each of 2 labels, got 1"),
         (table_of([0, 1], [2, 1]), ValueError, "about the same labels: 1 rows differ, the first is 1"),

@@ -117,7 +117,7 @@ def from_cleanlab(
     pred_probs : array of float, [N, C]
         What cleanlab was given. Suggested is the likeliest class, unless a table says another.
     class_names : sequence, optional
-        Name of each class, for a table whose labels are names.
+        Name of each of the C classes, for a table whose labels are names.
 
     Returns
     -------
@@ -128,8 +128,9 @@ def from_cleanlab(
     Raises
     ------
     ValueError
-        Wrong shapes or positions; a table without these columns, with other given labels (another order), or
-        with names that are not in `class_names`.
+        Wrong shapes or positions, one of them twice (a mask that is not bool, say); `class_names` that are not C
+        different ones; a table without these columns, with other given labels (another order), or with names that
+        are not in `class_names`.
     TypeError
         Labels that are not integers, issues that are neither bool nor integers.
     """
@@ -239,6 +240,8 @@ def _as_mask(issues: np.ndarray, count: int) -> np.ndarray:
         raise ValueError(f"issues must be positions 0..{count - 1}, got {issues.min()}..{issues.max()}")
     mask = np.zeros(count, dtype=bool)
     mask[issues] = True
+    if mask.sum() < len(issues):  # a mask of 0 and 1 would name the first two rows again and again
+        raise ValueError("issues must be positions, none of them twice; a mask must be bool")
     return mask
 
 
@@ -251,13 +254,16 @@ def _from_table(
         raise ValueError(f"issues must have the columns of a label table of cleanlab's, it lacks {', '.join(missing)}")
     if len(table) != len(labels):
         raise ValueError(f"issues must have a row for each of {len(labels)} labels, got {len(table)}")
-    names = {name: c for c, name in enumerate(class_names or range(num_classes))}
+    names = list(range(num_classes) if class_names is None else class_names)
+    numbers = {name: c for c, name in enumerate(names)}
+    if len(names) != num_classes or len(numbers) < num_classes:
+        raise ValueError(f"class_names must be {num_classes} different names, got {names}")
     columns = [table[name].tolist() for name in ("given_label", "predicted_label")]
-    if unknown := sorted({str(value) for column in columns for value in column if value not in names}):
+    if unknown := sorted({str(value) for column in columns for value in column if value not in numbers}):
         raise ValueError(
             f"issues has labels that are no class (class_names gives them names): {', '.join(unknown[:5])}"
         )
-    given, predicted = (np.array([names[value] for value in column]) for column in columns)
+    given, predicted = (np.array([numbers[value] for value in column]) for column in columns)
     differing = np.flatnonzero(given != labels)
     if len(differing):
         raise ValueError(
