@@ -244,6 +244,7 @@ def test_evaluation_is_the_trainers_own(tmp_path, clusters):
     trainer = trainer_for(tmp_path, dataset, corrector_for(start_epoch=0), epochs=1, eval_dataset=dataset)
     trainer.train()
     loss = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == loss  # whose items know their positions
     with torch.no_grad():
         expected = F.cross_entropy(trainer.model.eval()(dataset.images).logits, given)
     assert loss == pytest.approx(expected.item(), rel=1e-4)

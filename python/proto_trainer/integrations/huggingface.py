@@ -191,7 +191,8 @@ class SelfLearningTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a training batch, whose items know their positions; of others the Trainer's."""
-        if INDEX not in inputs:
+        if INDEX not in inputs or not model.training:  # the training set may be evaluated, too
+            inputs = {key: value for key, value in inputs.items() if key != INDEX}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**{key: value for key, value in inputs.items() if key not in (INDEX, "labels")})
         loss = self.corrector.loss(outputs.logits, inputs["labels"], inputs[INDEX])
