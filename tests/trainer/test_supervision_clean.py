@@ -72,6 +72,12 @@ def test_clean_file_gives_images_with_right_labels(clusters, tmp_path):
     assert torch.equal(dataset.given, before)
 
 
+def test_file_may_begin_as_spreadsheets_write_it(clusters, tmp_path):
+    path = tmp_path / "clean.csv"
+    path.write_bytes(b"\xef\xbb\xbfindex,label\r\n3,a\r\n")
+    assert read_clean(path, clusters[0]).images.given.tolist() == [0]
+
+
 def test_stage_has_its_own_rate_and_images(clusters, tmp_path, caplog):
     dataset, model = clusters
     clean = dataset.subset(torch.arange(9)).with_noise(dataset.truth[:9])

@@ -40,7 +40,7 @@ def read_image_lines(
         The file cannot be read, lacks a column, or names an unknown image or one image twice.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns, lines = set(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
