@@ -63,7 +63,7 @@ struct ExtremeSearch {
     const int64_t d = x.dim, from = columns.first + k0;
     int64_t width = 0;
     own.asked.clear();
-    own.group.resize(std::max<size_t>(own.group.size(), n * d)), own.s.resize(kRowGroup * kSlice);
+    own.group.resize(std::max<size_t>(own.group.size(), n * d));
     for (int64_t t = 0; t < n; ++t) {
       if (limit[asked[t]] <= from) continue;
       const float* row = unit + rows[asked[t]] * d;
@@ -73,6 +73,7 @@ struct ExtremeSearch {
     }
     const int64_t size = static_cast<int64_t>(own.asked.size());
     if (size == 0) return;
+    own.s.resize(std::max<size_t>(own.s.size(), size * width));
     multiply_transposed(own.group.data(), size, d, columns.unit + k0 * d, width, d, d, own.s.data(), width);
     look_up(own, width, columns, k0);
   }

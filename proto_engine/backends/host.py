@@ -33,7 +33,7 @@ def num_threads() -> int:
 def default_tile(m: int, threads: int) -> int:
     """Side of a tile: large enough for the matrix product, small enough that each thread gets several."""
     tiles_a_side = math.isqrt(8 * threads) + 1  # about four tiles a thread in the triangle
-    return int(np.clip(m // tiles_a_side // 64 * 64, 64, 512))
+    return int(np.clip(m // tiles_a_side // 64 * 64, 128, 512))
 
 
 def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
