@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from exact_cases import available
 from problems import clustered, select
 
 import proto_engine as pe
@@ -210,7 +211,7 @@ def test_corrector_takes_cupy_arrays(cupy):
 
 def test_host_backends_refuse_cupy_features(cupy):
     features = cupy.ndarray(np.ones((4, 3), np.float32), device=1)
-    for backend in ("cpu", "numba", "faiss", "reference"):
+    for backend in available("cpu", "numba", "faiss", "reference"):
         with pytest.raises(ValueError, match=rf"computes on cuda:1, .* got '{backend}'; pass features.get\(\)"):
             pe.select_prototypes(features, [0, 0, 1, 1], backend=backend)
 

@@ -30,9 +30,7 @@ class Pictures(list):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=20_000)
+    pytest.importorskip("playwright.sync_api").expect.set_options(timeout=20_000)
     with open_browser() as started:
         yield started
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from exact_cases import available
 from problems import clustered, select
 
 import proto_engine as pe
@@ -22,13 +23,13 @@ def test_score_is_the_mean_cosine_to_the_prototypes(problem):
     unfolded = np.stack([unit @ unit[rows[rows >= 0]].T for rows in prototypes.indices], axis=1)  # [N, C, p]
     expected = unfolded.mean(axis=2)
     np.testing.assert_allclose(pe.score_samples(x, prototypes, backend="reference"), expected, atol=1e-12)
-    for backend in ("cpu", "numba", "torch", "faiss"):
+    for backend in available("cpu", "numba", "torch", "faiss"):
         got = pe.score_samples(x, prototypes, backend=backend)
         assert got.dtype == np.float32
         assert np.abs(got - expected).max() <= error_bound(10)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "numba", "torch", "faiss"])
+@pytest.mark.parametrize("backend", available("cpu", "numba", "torch", "faiss"))
 def test_corrections_are_the_same_bits_on_every_backend(problem, backend):
     x, y, prototypes = problem
     want = pe.correct_labels(x, y, prototypes, backend="reference")
