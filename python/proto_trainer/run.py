@@ -45,9 +45,21 @@ def _identity(run: Run) -> dict[str, Any]:
         "num_classes": run.train_set.num_classes,
         "num_samples": len(run.train_set),
         "given_labels_sha256": hashlib.sha256(given).hexdigest(),
+        **_files(run),
         **run.supervision,
         **({} if run.weights is None else {"weights_sha256": run.weights.sha256}),
     }
+
+
+def _files(run: Run) -> dict[str, str]:
+    """The hash of the image files' names in their order: a renamed one moves others, within a class unseen."""
+    if run.train_set.paths is None:
+        return {}
+    root = "" if run.config.root is None else f"{run.config.root}"  # the folder may lie elsewhere by then
+    names = hashlib.sha256()
+    for path in run.train_set.paths:
+        names.update(path.removeprefix(root).encode() + b"\0")
+    return {"files_sha256": names.hexdigest()}
 
 
 def snapshot(run: Run, rows: list[Row]) -> Checkpoint:

@@ -85,7 +85,7 @@ def train(
     clean = find_clean(config, splits, train_set)
     supervision = {} if verified is None else {"verified_sha256": verified.sha256(train_set)}
     supervision |= {} if clean is None else {"clean_sha256": clean.sha256()}
-    _check_counts(config, train_set, None if clean is None else clean.images)
+    _check_counts(config, train_set, splits.test, None if clean is None else clean.images)
     with sole_writer(config.out), deterministic(derive_seed(config.seed, "model"), device):
         checkpoint = open_folder(config.out, resume)
         model = build_model(
@@ -192,8 +192,12 @@ def _check_weights(model: nn.Module, epoch: int) -> None:
             )
 
 
-def _check_counts(config: TrainConfig, train_set: LabeledImages, clean: LabeledImages | None) -> None:
+def _check_counts(
+    config: TrainConfig, train_set: LabeledImages, test_set: LabeledImages, clean: LabeledImages | None
+) -> None:
     """What would end the run with an error of torch's, after an epoch or after all of them."""
+    if not len(train_set) or not len(test_set):
+        raise ConfigError(f"data must have images to train and test on, got {len(train_set)} and {len(test_set)}")
     if train_set.num_classes < 2:
         raise ConfigError(
             f"data must have at least 2 classes, got {train_set.num_classes}: {', '.join(train_set.class_names)}"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,52 @@ def test_batch_that_cannot_be_normalized_is_found_before_training(tmp_path, caps
     told = capsys.readouterr().err
     assert "batch_size must not leave a batch of one image with resnet18" in told and message in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve training images a class, whose names sort as they are numbered."""
+    for split, count in (("train", 12), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(count):
+                color = (20 * i, 255 * (name == "dog"), 7 * i)
+                Image.new("RGB", (20, 20), color).save(tmp_path / "data" / split / name / f"{i:02d}.png")
+    return tmp_path / "data"
+
+
+FOLDER = "--data imagefolder --epochs 2 --start-epoch 0 --image-size 16 --model small-cnn --workers 0 --device cpu"
+
+
+def test_run_goes_on_with_the_same_files_wherever_they_are(tmp_path, capsys, folder):
+    """Another order within a class has the same labels, but corrected ones would fall on other images."""
+    command = [*FOLDER.split(), "--out", str(tmp_path / "run"), "--resume", "--root"]
+    assert cli.main([*command, str(folder)]) == 0
+    moved = folder.rename(tmp_path / "moved")
+    assert cli.main([*command, str(moved)]) == 0
+    (moved / "train" / "cat" / "00.png").rename(moved / "train" / "cat" / "99.png")
+    assert cli.main([*command, str(moved)]) == 2
+    assert "the checkpoint belongs to another run: it has files_sha256" in capsys.readouterr().err
+
+
+def test_file_whose_name_is_not_utf8_is_left_out(tmp_path, caplog, folder):
+    cat = os.fsencode(folder / "train" / "cat")
+    try:
+        os.rename(cat + b"/03.png", cat + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert cli.main([*FOLDER.split(), "--root", str(folder), "--out", str(tmp_path / "run")]) == 0
+    assert "1 of 24 images cannot be decoded and are left out" in caplog.text and "not UTF-8" in caplog.text
+    assert len(pd.read_parquet(tmp_path / "run" / "corrected.parquet")) == 23
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_empty_data_set_is_refused_before_training(tmp_path, monkeypatch, capsys, empty):
+    splits = load_dataset("digits")
+    splits = replace(splits, **{empty: getattr(splits, empty).subset(torch.arange(0))})
+    monkeypatch.setattr(importlib.import_module("proto_trainer.train"), "load_dataset", lambda *_, **__: splits)
+    assert cli.main(["--data", "digits", "--device", "cpu", "--out", str(tmp_path / "run")]) == 2
+    assert "data must have images to train and test on, got " in capsys.readouterr().err
 
 
 def test_one_class_is_refused_before_training(tmp_path, capsys):
