@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .data.cifar_n import CIFAR_DATASETS
 from .data.noise import NoiseSpec
@@ -124,16 +127,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("epochs", 1), ("start_epoch", 0), ("batch_size", 1), ("seed", 0), ("prototypes_per_class", 1),
-            ("correct_every", 1),
-            ("image_size", 8), ("workers", 0),
+            ("correct_every", 1), ("image_size", 8), ("workers", 0), ("images", 1), ("clean_epochs", 1),
         ):  # fmt: skip
             value = getattr(self, name)
+            if value is None and name in ("images", "clean_epochs"):
+                continue
+            if not isinstance(value, Integral):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
             if value < least:
                 raise ConfigError(f"{name} must be {least} or more, got {value}")
-        if self.images is not None and self.images < 1:
-            raise ConfigError(f"images must be 1 or more, got {self.images}")
-        if self.samples_per_class is not None and self.samples_per_class < 1:
-            raise ConfigError(f"samples_per_class must be 1 or more, or all, got {self.samples_per_class}")
+        if not isinstance(self.noise, NoiseSpec | None):
+            raise ConfigError(f"noise must be a NoiseSpec or None, got {self.noise!r}; NoiseSpec.parse reads KIND:RATE")
+        samples = self.samples_per_class
+        if samples is not None and (not isinstance(samples, Integral) or samples < 1):
+            raise ConfigError(f"samples_per_class must be 1 or more, or all, got {samples!r}")
         if self.start_epoch >= self.epochs:
             raise ConfigError(
                 f"start_epoch must be smaller than epochs ({self.epochs}), or no epoch corrects; got {self.start_epoch}"
@@ -144,8 +151,6 @@ class TrainConfig:
             need_method_with("verified", self.method)
         if (self.clean is None) != (self.clean_epochs is None):
             raise ConfigError(f"clean_epochs goes with clean, got {self.clean_epochs} with clean {self.clean}")
-        if self.clean_epochs is not None and self.clean_epochs < 1:
-            raise ConfigError(f"clean_epochs must be 1 or more, got {self.clean_epochs}")
         if self.selector not in SELECTORS:
             raise ConfigError(f"selector must be one of {', '.join(SELECTORS)}, got {self.selector!r}")
         if self.weights is not None and self.weights.suffix != ".safetensors":
@@ -160,8 +165,8 @@ class TrainConfig:
             )
         for name in ("lr", "weight_decay", "prior_weight", "entropy_weight", "min_margin"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must be a finite number, 0 or more, got {value}")
+            if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be a finite number, 0 or more, got {value!r}")
 
     @property
     def all_epochs(self) -> int:
@@ -237,7 +242,9 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     """
     if data not in RECIPES:
         raise ConfigError(f"data must be one of {', '.join(RECIPES)}, got {data!r}")
-    merged = {**RECIPES[data], **{name: value for name, value in settings.items() if value is not None}}
+    # the numbers of numpy as Python's: they go into JSON
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    merged = {**RECIPES[data], **{name: value for name, value in given.items() if value is not None}}
     for name, value in settings.items():
         if value is not None:
             need_method_with(name, merged.get("method", TrainConfig.method))

@@ -131,3 +131,17 @@ def test_parse_reads_kind_and_rate():
 def test_parse_refuses_bad_noise(text, message):
     with pytest.raises(ConfigError, match=message):
         NoiseSpec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "message"),
+    [
+        ("symetric", 0.4, "noise kind must be none or one of symmetric, pairflip, instance, got 'symetric'"),
+        ("symmetric", 40, r"noise rate must lie in 0\.\.1, got 40"),
+        ("pairflip", math.nan, r"noise rate must lie in 0\.\.1, got nan"),
+        ("instance", "0.4", r"noise rate must lie in 0\.\.1, got '0.4'"),
+    ],
+)
+def test_noise_of_another_kind_or_rate_is_refused(kind, rate, message):
+    with pytest.raises(ConfigError, match=message):
+        NoiseSpec(kind, rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -162,11 +163,22 @@ def test_rows_can_be_read_back_as_json(digits_config):
         ({"alpha": -0.1}, "alpha must lie in 0..1, got -0.1"),
         ({"lr": math.inf}, "lr must be a finite number, 0 or more, got inf"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number"),
+        ({"weight_decay": "0"}, "weight_decay must be a finite number, 0 or more, got '0'"),
+        ({"epochs": 2.0}, "epochs must be a whole number, got 2.0"),
+        ({"images": 100.5}, "images must be a whole number, got 100.5"),
+        ({"samples_per_class": "some"}, "samples_per_class must be 1 or more, or all, got 'some'"),
+        ({"noise": "symmetric:0.4"}, "noise must be a NoiseSpec or None, got 'symmetric:0.4'"),
     ],
 )
 def test_config_refuses_bad_values(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_config("digits", "run", **settings)
+
+
+def test_numbers_of_numpy_will_do(digits_config):
+    """They go into the checkpoint, as JSON: the run failed after its first epoch."""
+    config = digits_config(epochs=np.int64(1), start_epoch=0, images=100, seed=np.arange(4)[3], lr=np.float32(0.01))
+    assert train(config).rows[0]["lr"] == pytest.approx(0.01)
 
 
 def test_unknown_names_are_refused(digits_config):

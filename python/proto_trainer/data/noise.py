@@ -6,6 +6,7 @@ Each function takes true labels and gives noisy ones; the definitions are pinned
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -21,31 +22,33 @@ _CHUNK = 4096  # rows of pixels that become float64 at a time
 
 @dataclass(frozen=True)
 class NoiseSpec:
-    """A kind of noise and its rate, as in ``symmetric:0.4``."""
+    """A kind of noise and its rate, as in ``symmetric:0.4``.
+
+    Raises
+    ------
+    ConfigError
+        Unknown kind, or a rate that is not a number in [0, 1].
+    """
 
     kind: str
     rate: float
 
+    def __post_init__(self) -> None:
+        if self.kind not in NOISE_KINDS:
+            raise ConfigError(f"noise kind must be none or one of {', '.join(NOISE_KINDS)}, got {self.kind!r}")
+        if not isinstance(self.rate, Real) or not 0 <= self.rate <= 1:  # false for NaN, too
+            raise ConfigError(f"noise rate must lie in 0..1, got {self.rate!r}")
+
     @classmethod
     def parse(cls, text: str) -> NoiseSpec | None:
-        """Read ``KIND:RATE``; ``none`` gives None.
-
-        Raises
-        ------
-        ConfigError
-            Unknown kind, or a rate that is not a number in [0, 1].
-        """
+        """Read ``KIND:RATE``; ``none`` gives None."""
         if text == "none":
             return None
         kind, _, rate_text = text.partition(":")
-        if kind not in NOISE_KINDS:
-            raise ConfigError(f"noise kind must be none or one of {', '.join(NOISE_KINDS)}, got {kind!r}")
         try:
-            rate = float(rate_text)
+            rate = float(rate_text) if kind in NOISE_KINDS else 0.0  # an unknown kind is what to complain about
         except ValueError:
             raise ConfigError(f"noise must read KIND:RATE, as in {kind}:0.4, got {text!r}") from None
-        if not 0 <= rate <= 1:  # false for NaN, too
-            raise ConfigError(f"noise rate must lie in 0..1, got {rate_text}")
         return cls(kind, rate)
 
     def __str__(self) -> str:
