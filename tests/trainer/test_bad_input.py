@@ -138,6 +138,16 @@ def test_file_whose_name_is_not_utf8_is_left_out(tmp_path, caplog, folder):
     assert len(pd.read_parquet(tmp_path / "run" / "corrected.parquet")) == 23
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_image_that_is_damaged_during_the_run_is_named(tmp_path, monkeypatch, capsys, folder, workers):
+    victim = folder / "train" / "dog" / "05.png"
+    monkeypatch.setattr(cli, "_print_row", lambda row: victim.write_bytes(victim.read_bytes()[:40]))
+    command = [*FOLDER.split(), "--root", str(folder), "--out", str(tmp_path / "run"), "--workers", workers]
+    assert cli.main(command) == 1
+    assert f"image cannot be decoded any more: {victim} (" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "run" / "checkpoints").facts["epoch"] == 0
+
+
 @pytest.mark.parametrize("empty", ["train", "test"])
 def test_empty_data_set_is_refused_before_training(tmp_path, monkeypatch, capsys, empty):
     splits = load_dataset("digits")

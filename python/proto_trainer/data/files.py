@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .decoding import decode_rgb, decode_tensor, file_problems, report_skipped
+from .decoding import decode_rgb, decode_tensor, file_problems, reason_of, report_skipped
 from .views import NOISE_SIDE, SquareImages
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,19 @@ class FileImages(SquareImages):
         self.class_names = tuple(class_names)
 
     def decoded(self, i: int, least: int) -> Tensor:
-        """See `SquareImages.decoded`."""
-        return decode_tensor(self.paths[i], least)
+        """See `SquareImages.decoded`.
+
+        Raises
+        ------
+        OSError
+            The file has been lost or damaged since it was looked at; it is named.
+        """
+        try:
+            return decode_tensor(self.paths[i], least)
+        except MemoryError:
+            raise
+        except Exception as error:  # as in `decode_problem`; most do not say which file it is
+            raise OSError(f"image cannot be decoded any more: {self.paths[i]} ({reason_of(error)})") from None
 
     def decodable(self, name: str) -> FileImages:
         """The images that can be decoded; the others are counted in a warning and listed in `skipped`.
