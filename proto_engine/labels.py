@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
         return list(pyarrow.parquet.read_schema(path).names)
     with pyarrow.csv.open_csv(path, parse_options=_PARSE) as reader:
         return list(reader.schema.names)
+
+
+def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """Columns of numbers of a ``.csv`` or ``.parquet`` file, to the last bit; NaN where a cell is empty.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of float64, [N]
+    """
+    if not names:
+        return {}
+    try:
+        if Path(path).suffix.lower() == ".parquet":
+            table = pyarrow.parquet.ParquetFile(path).read(columns=list(names))
+        else:
+            convert = pyarrow.csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.float64()))
+            table = pyarrow.csv.read_csv(path, parse_options=_PARSE, convert_options=convert)
+        return {name: table.column(name).cast(pa.float64()).to_numpy() for name in names}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{what}: wanted numbers in columns {listed(list(names))}: {error}") from None
 
 
 def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:

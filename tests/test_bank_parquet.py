@@ -55,7 +55,8 @@ def test_bank_parquet_refuses_other_lists(tmp_path: Path) -> None:
         (pa.array(ragged), ValueError, "wanted lists of equal length, row 0 has 2 values, row 40 has 1"),
         (pa.array([None, [1.0]]), ValueError, "row 0 is null"),
         (pa.array([[1.0, 2.0]] * 37 + [None, [1.0, 2.0]]), ValueError, "row 37 is null"),
-        (pa.array([[1.0, 2.0]] * 37 + [None], pa.list_(pa.float64(), 2)), ValueError, "row 37 is null"),
+        # Arrow before 26 cannot read such a column at all.
+        (pa.array([[1.0, 2.0]] * 37 + [None], pa.list_(pa.float64(), 2)), ValueError, "row 37 is null|damaged near"),
         (pa.array([[1.0, 2.0]] * 35 + [[1.0, None]]), ValueError, "row 35 has a null value"),
         (
             pa.array([[1.0, 2.0]] * 35 + [[None, 1.0]], pa.list_(pa.float32(), 2)),

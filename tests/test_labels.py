@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from proto_engine.labels import read_labels
+from proto_engine.labels import number_columns, read_labels
 
 NAMES = ["dog", "cat", "Zebra", "cat", "ähre", "dog"]
 SORTED = ["Zebra", "cat", "dog", "ähre"]
@@ -220,3 +220,15 @@ def test_read_labels_refuses_other_paths(tmp_path: Path) -> None:
         read_labels(tmp_path / "y.json")
     with pytest.raises(ValueError, match=r"column: .* has no columns, got 'label'"):
         read_labels(write(tmp_path / "y.npy", [1]), "label")
+
+
+def test_number_columns_have_the_bits_that_were_written(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random(1000) ** 8
+    values[3] = np.nan
+    frame = pd.DataFrame({"name": ["a\nb"] * 1000, "score": values, "index": np.arange(1000)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    for ending in ("csv", "parquet"):
+        got = number_columns(tmp_path / f"t.{ending}", ["score", "index"], "table")
+        np.testing.assert_array_equal(got["score"], values)
+        np.testing.assert_array_equal(got["index"], np.arange(1000.0))

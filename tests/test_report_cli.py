@@ -124,12 +124,16 @@ def test_report_says_what_it_wants(folder: Path, capsys: pytest.CaptureFixture[s
     frame[~frame["changed"]].to_parquet("some.parquet")
     frame.drop(columns="suggested_label").to_parquet("given.parquet")
     frame.assign(suggested_label=1).to_parquet("mixed.parquet")
+    for ending in ("csv", "parquet"):
+        getattr(frame.assign(score="high"), f"to_{ending}")(f"high.{ending}")
     pq.write_table(pa.table({"image": [b"x"] * 3}), "few.parquet")
     for arguments, message in (
         (("x.npy", "-o", "p.html"), "wanted features and labels, or one table"),
         (("some.parquet", "-o", "p.html"), "wanted all rows of the data set in their order"),
         (("given.parquet", "-o", "p.html"), "has no column 'suggested_label'"),
         (("mixed.parquet", "-o", "p.html"), "mixes class names and numbers"),
+        (("high.csv", "-o", "p.html"), "'high.csv': wanted numbers in columns 'score', 'margin', 'index': "),
+        (("high.parquet", "-o", "p.html"), "'high.parquet': wanted numbers in columns 'score', 'margin', 'index': "),
         (("corrected.parquet", "-o", "p.pdf"), "--output: wanted a file ending in .html or .htm"),
         (("corrected.parquet", "-o", "p.html", "--seed", "1"), "--seed: wanted LABELS too"),
         (("corrected.parquet", "-o", "p.html", "--samples-per-class", "all"), "--samples-per-class: wanted LABELS too"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bank_parquet import refuse_repeated
 from ..label_text import encode_labels
-from ..labels import column_names, read_labels
+from ..labels import column_names, number_columns, read_labels
 
 _FLOATS = ("score", "margin", "issue_score", "probability")
 
@@ -50,13 +50,11 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     Raises
     ------
     ValueError
-        Another ending, a column that is missing or there twice, or rows left out or in another order than those of
-        the data set.
+        Another ending, a column that is missing or there twice, text for a number, or rows left out or in another
+        order than those of the data set.
     FileNotFoundError
         There is no such file.
     """
-    import pandas as pd
-
     what = f"table: {os.fspath(path)!r}"
     ending = os.path.splitext(path)[1].lower()
     if ending not in (".parquet", ".csv"):
@@ -69,11 +67,10 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     wanted = [name for name in (*_FLOATS, "index") if name in has]
     for name in wanted:
         refuse_repeated(name, has, what)
-    frame = pd.read_parquet(path, columns=wanted) if ending == ".parquet" else pd.read_csv(path, usecols=wanted)
-    if "index" in has and not np.array_equal(frame["index"].to_numpy(), np.arange(len(given))):
+    numbers = number_columns(path, wanted, what)
+    if "index" in has and not np.array_equal(numbers.pop("index"), np.arange(len(given))):
         raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
     if names is not None and others is not None:
         old, new = np.array(names, dtype=object), np.array(others, dtype=object)
         given, suggested, names = encode_labels(old[given].astype(str), new[suggested].astype(str))
-    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in _FLOATS if name in has}
-    return Table(suggested, given, **columns), names
+    return Table(suggested, given, **numbers), names
