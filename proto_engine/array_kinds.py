@@ -114,7 +114,7 @@ def readable(x: Any, name: str) -> Any:
     Parameters
     ----------
     x : object
-        What is neither a masked array nor a tensor comes back as it is.
+        What is neither a masked array nor a tensor comes back as it is; the rows of a list are looked at.
     name : str
         The argument's name, for the message.
 
@@ -125,6 +125,11 @@ def readable(x: Any, name: str) -> Any:
     ValueError
         A masked array with masked entries: what lies under a mask must not pass for a value.
     """
+    if isinstance(x, (list, tuple)):
+        for row in x:  # NumPy drops the masks of a list's rows
+            if isinstance(row, np.ma.MaskedArray):
+                readable(row, name)
+        return x
     if isinstance(x, np.ma.MaskedArray):
         hidden = int(np.ma.count_masked(x))
         if hidden:

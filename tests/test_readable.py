@@ -57,6 +57,18 @@ def test_masked_features_are_refused_with_the_argument_named(name, call):
         call()
 
 
+def test_masked_rows_of_a_list_are_refused_with_the_argument_named():
+    wanted = "wanted an array without masked entries, got"
+    for call, message in (
+        (lambda: pe.correct_labels(list(masked(X)), Y), f"^features: {wanted} 5 of 5 masked"),
+        (lambda: pe.correct_labels(X, [np.ma.masked, *Y[1:]]), f"^labels: {wanted} 1 of 1 masked"),
+        (lambda: pe.PrototypeCorrector().fit(tuple(masked(X)), Y), f"^X: {wanted} 5 of 5 masked"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    np.testing.assert_array_equal(select(list(masked(X, False)), Y).indices, select(X, Y).indices)
+
+
 @pytest.mark.parametrize("mask", [False, np.ma.nomask])
 def test_masks_that_hide_nothing_are_taken_off(mask):
     x, y = masked(X, mask), masked(Y, mask)
