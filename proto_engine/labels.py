@@ -90,11 +90,17 @@ def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str
         if Path(path).suffix.lower() == ".parquet":
             table = pyarrow.parquet.ParquetFile(path).read(columns=list(names))
         else:
-            convert = pyarrow.csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.float64()))
+            convert = pyarrow.csv.ConvertOptions(
+                include_columns=names,
+                column_types=dict.fromkeys(names, pa.float64()),
+                null_values=[*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"],
+            )
             table = pyarrow.csv.read_csv(path, parse_options=_PARSE, convert_options=convert)
         return {name: table.column(name).cast(pa.float64()).to_numpy() for name in names}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise ValueError(f"{what}: wanted numbers in columns {listed(list(names))}: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{what}: columns {listed(list(names))} cannot be read: {error}") from None
 
 
 def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:

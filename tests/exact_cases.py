@@ -31,9 +31,22 @@ def available(*names: str) -> list[str]:
     return [name for name in names if backends()[name] is None]
 
 
+@functools.cache
+def numba_compiles_nothing() -> str | None:
+    """What numba says of the least of all kernels on a GPU; None where it compiles. Its CUDA target is a package of its
+    own by now, whose versions do not keep step with NumPy's."""
+    from numba import cuda
+
+    try:
+        cuda.jit("void(float32[::1])")(lambda x: None)
+    except Exception as error:  # of any class
+        return f"numba cannot compile: {type(error).__name__}: {error}"
+    return None
+
+
 def on_gpu() -> list[Any]:
     """Backends that compute on a GPU, a name for each of their tile loops; none where there is no GPU."""
-    names = available("numba-cuda")
+    names = [name for name in available("numba-cuda") if numba_compiles_nothing() is None]
     for name in available("cuda", "cupy"):
         names += [f"{name}:{loop}" for loop in get(name)._available_loops(0)]  # type: ignore[attr-defined]
     return [pytest.param(name, marks=pytest.mark.gpu) for name in names]

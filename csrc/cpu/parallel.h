@@ -17,12 +17,16 @@ namespace proto_engine {
 
 // Calls work(worker, item) for every item in [0, num_items), each on one of run.num_threads threads.
 // The calling thread only waits, so that run.poll (a look for Ctrl-C) is never behind a long tile; a single item
-// it works on itself, because starting a thread takes longer than all there is to do for a class of a few rows.
+// it works on itself, because starting a thread takes longer than all there is to do for a class of a few rows; it
+// polls after one that took its time, for there may be many such calls in a row.
 // An exception in a worker stops the others and is rethrown here.
 template <class Work>
 void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
   if (num_items <= 1) {
+    const auto began = std::chrono::steady_clock::now();
     if (num_items == 1) work(0, 0);
+    const bool is_long = std::chrono::steady_clock::now() - began > std::chrono::milliseconds(5);
+    if (is_long && run.poll && run.poll()) throw Interrupted{};
     return;
   }
   const int num_workers = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(run.num_threads, num_items)));

@@ -31,7 +31,7 @@ def num_threads() -> int:
 
 
 def default_tile(m: int, threads: int) -> int:
-    """Side of a tile: large enough for the matrix product, small enough that each thread gets several."""
+    """Side of a tile: large enough for the matrix product, and of large classes small enough for several a thread."""
     tiles_a_side = math.isqrt(8 * threads) + 1  # about four tiles a thread in the triangle
     return int(np.clip(m // tiles_a_side // 64 * 64, 128, 512))
 

@@ -8,7 +8,6 @@ numba's simulator (NUMBA_ENABLE_CUDASIM=1) runs it all without a GPU, very slowl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,17 +50,6 @@ def unavailable_reason() -> str | None:
         cuda.runtime.get_version()  # numba looks up here which GPUs it can compile for
     except Exception as error:  # of several classes, depending on what is missing
         return f"numba finds a GPU but not the CUDA runtime: set CUDA_HOME to a CUDA toolkit ({error})"
-    return _not_compiled()
-
-
-@cache
-def _not_compiled() -> str | None:
-    """What numba says of the least of all kernels; None where it compiles. Its CUDA target is a package of its own by
-    now, and its versions do not keep step with NumPy's."""
-    try:
-        cuda.jit("void(float32[::1])")(lambda x: None)
-    except Exception as error:  # of any class
-        return f"numba finds a GPU but cannot compile for it: {type(error).__name__}: {' '.join(str(error).split())}"
     return None
 
 

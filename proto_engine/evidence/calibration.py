@@ -19,9 +19,9 @@ SMOOTHING = 0.01  # spread over all labels: no label is impossible
 # than at 1 on all large ones, and what is expected was closest over all kinds of noise.
 SHARPNESS = 1.1
 KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts from label noise to class overlap
-EM_ROWS = 20_000  # rows the few parameters are fitted on; more change the third digit
-# With fewer rows than this for each of the K^2 weights they would learn their sample by heart: then they are held near
-# those of one slope for all classes. Chosen on 30 to 500 Gaussian classes of 20 to 200 rows.
+EM_ROWS = 20_000  # rows the parameters are fitted on; with few classes more change the third digit
+# With fewer of them for each of the K^2 weights they would be learned by heart: then the weights are held near those
+# of one slope for all classes, from 71 classes on always. Chosen on 30 to 500 Gaussian classes of 20 to 200 rows.
 ROWS_PER_WEIGHT = 4
 HOLD = 1e-4  # of the mean diagonal entry of A^T A
 WARM_STEPS = 60  # with T as the anchors have it, until the class probabilities have settled

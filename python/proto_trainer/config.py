@@ -125,6 +125,9 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():  # the numbers of numpy as Python's: they go into JSON
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
         for name, least in (
             ("epochs", 1), ("start_epoch", 0), ("batch_size", 1), ("seed", 0), ("prototypes_per_class", 1),
             ("correct_every", 1), ("image_size", 8), ("workers", 0), ("images", 1), ("clean_epochs", 1),
@@ -132,7 +135,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None and name in ("images", "clean_epochs"):
                 continue
-            if not isinstance(value, Integral):
+            if isinstance(value, bool) or not isinstance(value, Integral):
                 raise ConfigError(f"{name} must be a whole number, got {value!r}")
             if value < least:
                 raise ConfigError(f"{name} must be {least} or more, got {value}")
@@ -242,9 +245,7 @@ def make_config(data: str, out: str | Path, **settings: Any) -> TrainConfig:
     """
     if data not in RECIPES:
         raise ConfigError(f"data must be one of {', '.join(RECIPES)}, got {data!r}")
-    # the numbers of numpy as Python's: they go into JSON
-    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-    merged = {**RECIPES[data], **{name: value for name, value in given.items() if value is not None}}
+    merged = {**RECIPES[data], **{name: value for name, value in settings.items() if value is not None}}
     for name, value in settings.items():
         if value is not None:
             need_method_with(name, merged.get("method", TrainConfig.method))

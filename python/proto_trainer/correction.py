@@ -176,8 +176,9 @@ class LabelCorrector:
 
         Raises
         ------
-        ValueError
-            From `extract_bank` or the engine: wrong shapes, labels out of range.
+        TypeError, ValueError
+            From `extract_bank` or the engine: wrong items or shapes, labels out of range; `fixed` has a position that
+            the data set does not have.
         OSError
             From `extract_bank`: no room for the feature bank.
         """
@@ -307,16 +308,21 @@ class LabelCorrector:
 
 def _checked_fixed(fixed: tuple[Any, Any], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Numpy would count negative positions from the end, cut numbers off and give one label to all."""
-    rows, labels = (np.asarray(part, dtype=None if len(part) else np.int64) for part in fixed)
+    try:
+        rows, labels = (np.asarray(part, dtype=None if len(part) else np.int64) for part in fixed)
+    except (TypeError, ValueError):
+        raise ConfigError(f"fixed must be a pair of arrays, positions and labels, got {fixed!r:.80}") from None
     if rows.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
         raise ConfigError(f"fixed must be positions and labels as whole numbers, got {rows.dtype} and {labels.dtype}")
     if rows.ndim != 1 or rows.shape != labels.shape:
-        raise ConfigError(f"fixed must have a label for each position, got {[*rows.shape]} and {[*labels.shape]}")
+        raise ConfigError(
+            f"fixed must have a label for each position, [V] and [V], got {[*rows.shape]} and {[*labels.shape]}"
+        )
     if rows.min(initial=0) < 0 or len(np.unique(rows)) < len(rows):
         raise ConfigError("fixed must be positions, none of them twice and none negative")
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
         raise ConfigError(f"fixed must have labels 0..{num_classes - 1}, got {labels.min()}..{labels.max()}")
-    return rows, labels
+    return rows.astype(np.int64), labels.astype(np.int64)
 
 
 def _check_positions(index: Tensor, num_samples: int) -> None:

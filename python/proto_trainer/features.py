@@ -219,12 +219,17 @@ def _labels_and_index(others: list[Any], count: int) -> tuple[Tensor, Tensor | N
     """What a batch of `count` images has beside them: given labels [B], and positions [B] if it has any."""
     given = others[0] if others else None
     if not isinstance(given, Tensor) or given.is_floating_point():
-        found = given.dtype if isinstance(given, Tensor) else type(given[0] if given else None).__name__
+        found = given.dtype if isinstance(given, Tensor) else _kind_of(given)
         raise TypeError(f"dataset: wanted whole numbers as given labels, got {found}")
     if given.shape != (count,):
         raise ValueError(f"dataset: wanted one given label an image, got {list(given.shape)} for {count} images")
     if len(others) == 1:
         return given, None
     if not isinstance(others[1], Tensor):
-        raise TypeError(f"dataset: wanted items (image, label, index), got {type(others[1][0]).__name__} as index")
+        raise TypeError(f"dataset: wanted items (image, label, index), got {_kind_of(others[1])} as index")
     return given, others[1]
+
+
+def _kind_of(collated: Any) -> str:
+    """What the items had that torch's collation made a list of, or nothing of."""
+    return type(collated[0] if isinstance(collated, (list, tuple)) and collated else collated).__name__

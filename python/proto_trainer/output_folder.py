@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,12 @@ except ImportError:  # not on Windows, which goes without the lock
 logger = logging.getLogger(__name__)
 
 _LOCK = "lock"
+_written_to: set[tuple[int, Path]] = set()  # by which process: the system's lock does not keep out its own threads
 
 
 @contextlib.contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
-    """Keep other processes from training into `out` until the block ends, however this process ends.
+    """Keep other runs from training into `out` until the block ends, however this process ends.
 
     The system drops such a lock with the process that took it, by ``kill -9`` too, and child processes (those that
     load images) have no part in it. The file itself stays: removing it would let two others lock two files.
@@ -36,23 +38,29 @@ def sole_writer(out: Path) -> Iterator[None]:
     Raises
     ------
     ConfigError
-        Another process trains into `out`.
+        Another run trains into `out`, in this process or in another.
     OSError
         `out` cannot be written.
     """
     checkpoints = out / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    with open(checkpoints / _LOCK, "ab") as file:  # an OSError now, not after the first epoch
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise ConfigError(
-                        f"out: another run is writing to {out}; give another folder, or wait until it has ended"
-                    ) from None
-                logger.warning("%s cannot be locked (%s): do not start a second run there", out, error.strerror)
-        yield
+    refused = ConfigError(f"out: another run is writing to {out}; give another folder, or wait until it has ended")
+    place = os.getpid(), out.resolve()
+    if place in _written_to:  # before the file is opened again: closing it would take away the first run's lock
+        raise refused
+    _written_to.add(place)
+    try:
+        with open(checkpoints / _LOCK, "ab") as file:  # an OSError now, not after the first epoch
+            if fcntl is not None:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno in (errno.EACCES, errno.EAGAIN):
+                        raise refused from None
+                    logger.warning("%s cannot be locked (%s): do not start a second run there", out, error.strerror)
+            yield
+    finally:
+        _written_to.discard(place)
 
 
 def open_folder(out: Path, resume: bool) -> Checkpoint | None:

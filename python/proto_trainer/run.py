@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +56,10 @@ def _files(run: Run) -> dict[str, str]:
     """The hash of the image files' names in their order: a renamed one moves others, within a class unseen."""
     if run.train_set.paths is None:
         return {}
-    root = "" if run.config.root is None else f"{run.config.root}"  # the folder may lie elsewhere by then
+    root = run.config.root  # the folder may lie elsewhere by then
     names = hashlib.sha256()
     for path in run.train_set.paths:
-        names.update(path.removeprefix(root).encode() + b"\0")
+        names.update((path if root is None else os.path.relpath(path, root)).encode() + b"\0")
     return {"files_sha256": names.hexdigest()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import json
 import os
 from dataclasses import replace
 
@@ -13,7 +14,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from proto_trainer import CheckpointError, NoiseSpec, TrainingDiverged, cli, load_dataset, make_config, train
+from proto_trainer import (
+    CheckpointError,
+    ConfigError,
+    NoiseSpec,
+    TrainingDiverged,
+    cli,
+    load_dataset,
+    make_config,
+    train,
+)
 from proto_trainer.checkpoint import check_same_run, load_checkpoint
 from proto_trainer.methods import METHODS, VerifiedLabels, cleannet_net
 from test_resume import TIMELESS, assert_same_outcome
@@ -116,12 +126,15 @@ def folder(tmp_path):
 FOLDER = "--data imagefolder --epochs 2 --start-epoch 0 --image-size 16 --model small-cnn --workers 0 --device cpu"
 
 
-def test_run_goes_on_with_the_same_files_wherever_they_are(tmp_path, capsys, folder):
+def test_run_goes_on_with_the_same_files_wherever_they_are(tmp_path, capsys, folder, monkeypatch):
     """Another order within a class has the same labels, but corrected ones would fall on other images."""
     command = [*FOLDER.split(), "--out", str(tmp_path / "run"), "--resume", "--root"]
     assert cli.main([*command, str(folder)]) == 0
     moved = folder.rename(tmp_path / "moved")
     assert cli.main([*command, str(moved)]) == 0
+    for place, root in ((moved, "."), (tmp_path, "moved"), (moved / "train", "..")):
+        monkeypatch.chdir(place)
+        assert cli.main([*command, root]) == 0
     (moved / "train" / "cat" / "00.png").rename(moved / "train" / "cat" / "99.png")
     assert cli.main([*command, str(moved)]) == 2
     assert "the checkpoint belongs to another run: it has files_sha256" in capsys.readouterr().err
@@ -190,3 +203,11 @@ def test_checkpoint_of_another_data_set_or_supervision_is_refused(tmp_path):
         check_same_run(own, other)
     with pytest.raises(CheckpointError, match=r"verified_sha256 'ab' \(this run: None\)"):
         check_same_run({**own, "verified_sha256": "ab"}, own)
+
+
+def test_numbers_of_numpy_in_a_config_become_pythons(tmp_path):
+    config = replace(make_config("digits", tmp_path), seed=np.int64(3), lr=np.float32(0.5), alpha=np.float64(0.25))
+    identity = json.loads(json.dumps(config.identity()))
+    assert (identity["seed"], identity["lr"], identity["alpha"]) == (3, 0.5, 0.25)
+    with pytest.raises(ConfigError, match="epochs must be a whole number, got True"):
+        replace(config, epochs=True)

@@ -232,6 +232,8 @@ class Stream(IterableDataset):
             r"\(image, label\) or .* of dict came",
         ),
         (lambda d: Items(d, lambda x, y, i: (str(i), y)), TypeError, "with a tensor as image"),
+        (lambda d: Items(d, lambda x, y, i: (x, {"boxes": y})), TypeError, "whole numbers as given labels, got dict"),
+        (lambda d: Items(d, lambda x, y, i: (x, y, {"id": i})), TypeError, r"\(image, label, index\), got dict"),
         (lambda d: Items(d, lambda x, y, i: (x, "cat")), TypeError, "whole numbers as given labels, got str"),
         (lambda d: Items(d, lambda x, y, i: (x,)), TypeError, "whole numbers as given labels, got NoneType"),
         (lambda d: Items(d, lambda x, y, i: (x, y.reshape(1))), ValueError, r"one given label an image, got \[50, 1\]"),
@@ -269,9 +271,12 @@ def test_update_refuses_labels_out_of_range(clusters):
         ({"min_margin": -0.1}, "min_margin must be 0 or more, got -0.1"),
         ({"fixed": ([-1], [0])}, "fixed must be positions, none of them twice and none negative"),
         ({"fixed": ([1, 1], [0, 2])}, "none of them twice"),
-        ({"fixed": ([1, 2], [0])}, r"a label for each position, got \[2\] and \[1\]"),
+        ({"fixed": ([1, 2], [0])}, r"a label for each position, .* got \[2\] and \[1\]"),
         ({"fixed": ([True, False], [0, 1])}, "as whole numbers, got bool and int64"),
         ({"fixed": ([1], [0.7])}, "as whole numbers, got int64 and float64"),
+        ({"fixed": (1, 2)}, "fixed must be a pair of arrays, positions and labels"),
+        ({"fixed": ([1], [2], [3])}, "fixed must be a pair of arrays, positions and labels"),
+        ({"fixed": ([[1]], [[2]])}, r"\[V\] and \[V\], got \[1, 1\] and \[1, 1\]"),
         ({"fixed": ([1], [4])}, r"fixed must have labels 0\.\.3, got 4\.\.4"),
     ],
 )
@@ -345,6 +350,13 @@ def test_known_labels_of_images_that_are_not_there_are_refused(clusters):
     dataset, model = clusters
     with pytest.raises(ValueError, match="fixed: wanted positions from 0 to 119, got 120"):
         corrector_for(dataset, fixed=([120], [0])).update(model, dataset, epoch=0)
+
+
+def test_fixed_may_be_unsigned(clusters):
+    dataset, model = clusters
+    fixed = np.array([1, 119], dtype=np.uint8), np.array([3, 0], dtype=np.uint8)
+    phase = corrector_for(dataset, fixed=fixed).update(model, dataset, epoch=0)
+    np.testing.assert_array_equal(phase.corrections.labels[[1, 119]], [3, 0])
 
 
 def test_candidates_reach_the_engine(clusters, engine_calls):

@@ -153,12 +153,16 @@ def test_second_run_into_the_same_folder_is_refused_until_the_first_has_ended(di
     refused = []
 
     def contend(row):
+        with pytest.raises(ConfigError, match="another run is writing to"):  # in the same process
+            train(digits_config(epochs=3), resume=True)
         child = os.fork()
         if child == 0:
             try:
                 train(digits_config(epochs=3), resume=True)
             except ConfigError as error:
                 os._exit(7 if "another run is writing to" in f"{error}" else 8)
+            except BaseException:
+                os._exit(10)
             os._exit(9)
         refused.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         if row["epoch"] == 1:

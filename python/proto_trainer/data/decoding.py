@@ -133,7 +133,7 @@ def decode_problems(sources: Sequence[Source], *, name: str) -> dict[int, str]:
 def file_problems(paths: Sequence[str], *, name: str) -> dict[int, str]:
     """`decode_problems` of files; those of large data sets are remembered under `CACHE` until a file changes.
 
-    A missing file counts as one that cannot be decoded, and so does one whose name is not UTF-8.
+    A missing file counts as one that cannot be decoded, and so does one whose path is not UTF-8.
     """
     key = hashlib.sha256(_RULES)
     there: list[int] = []
@@ -142,7 +142,7 @@ def file_problems(paths: Sequence[str], *, name: str) -> dict[int, str]:
         try:
             path.encode()
         except UnicodeEncodeError:  # corrected.parquet could not name it
-            problems[i] = "its name is not UTF-8"
+            problems[i] = "its path is not UTF-8"
             key.update(os.fsencode(path) + b"\0name\0")
             continue
         try:

@@ -26,7 +26,7 @@ class HuggingFaceImages(SquareImages):
     dataset : object
         A split: ``load_dataset("beans", split="train")``.
     image_column, label_column : str
-        The image is one of Pillow's, an array [H, W] or [H, W, 3] of bytes, 16 bits or bool, or
+        The image is one of Pillow's, an array [H, W] or [H, W, 3] of bytes, 16 bits (up to 65,535) or bool, or
         ``{"bytes": ...}``.
     image_size, augment
         See `SquareImages`; the latter is for training.
