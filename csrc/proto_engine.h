@@ -5,8 +5,8 @@
 //
 // Two kinds of similarity appear everywhere:
 //   s32  a float32 matrix product of unit rows, fast, within error_bound(d) of S_ij;
-//   S    the pinned float64 value: sum of products in eight strided lanes, folded pairwise,
-//        divided by sqrt(q_i * q_j), where q is the same sum of a row with itself.
+//   S    the pinned float64 value: sum of products, block after block of 256, each in eight strided lanes
+//        folded pairwise, divided by sqrt(q_i * q_j), where q is the same sum of a row with itself.
 // S is the definition. s32 only decides what it can decide for certain; the rest is looked up in S.
 // That is why results do not depend on threads, tiles, BLAS or instruction set.
 #pragma once

@@ -20,8 +20,10 @@
 namespace proto_engine {
 namespace {
 
-constexpr int kLanes = 8;  // part of the definition of S: never change it
+constexpr int kLanes = 8, kBlock = 256;  // part of the definition of S: never change one alone
 typedef double Doubles __attribute__((vector_size(64)));
+typedef double Doubles4 __attribute__((vector_size(32)));
+typedef double Doubles2 __attribute__((vector_size(16)));
 typedef float Floats8 __attribute__((vector_size(32)));
 
 template <class T>
@@ -58,16 +60,27 @@ inline Doubles load_tail(const T* p, int64_t n) {
   return value;
 }
 
-inline double fold(const Doubles& a) { return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])); }
+// ((0+4)+(2+6)) + ((1+5)+(3+7)), half with half each time.
+inline double fold(const Doubles& a) {
+  const auto& fours = reinterpret_cast<const Doubles4(&)[2]>(a);
+  const Doubles4 four = fours[0] + fours[1];
+  const auto& twos = reinterpret_cast<const Doubles2(&)[2]>(four);
+  const Doubles2 two = twos[0] + twos[1];
+  return two[0] + two[1];
+}
 
 // Four sums at once: add(sum, load) adds the products of the eight columns that load(p) gives of a row p.
 template <class Add>
 inline void sum4(int64_t d, double out[4], const Add& add) {
-  Doubles sum[4] = {};
-  const int64_t whole = d - d % kLanes;
-  for (int64_t k = 0; k < whole; k += kLanes) add(sum, [k](const auto* p) { return load_doubles(p + k); });
-  if (whole < d) add(sum, [whole, d](const auto* p) { return load_tail(p + whole, d - whole); });
-  for (int t = 0; t < 4; ++t) out[t] = fold(sum[t]);
+  for (int t = 0; t < 4; ++t) out[t] = 0.0;
+  for (int64_t begin = 0; begin < d; begin += kBlock) {
+    Doubles sum[4] = {};
+    const int64_t end = begin + kBlock < d ? begin + kBlock : d, whole = end - (end - begin) % kLanes;
+#pragma GCC unroll 4  // the end of so short a loop would be mispredicted every time
+    for (int64_t k = begin; k < whole; k += kLanes) add(sum, [k](const auto* p) { return load_doubles(p + k); });
+    if (whole < end) add(sum, [whole, end](const auto* p) { return load_tail(p + whole, end - whole); });
+    for (int t = 0; t < 4; ++t) out[t] += fold(sum[t]);
+  }
 }
 
 template <class T>

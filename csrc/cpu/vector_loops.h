@@ -16,8 +16,8 @@ struct Top2 {
 struct VectorLoops {
   const char* name;
 
-  // Sums over k in eight strided float64 lanes, folded pairwise; `dtype` is the element type of a, and of b where
-  // it is untyped. Four sums at once hide the latency of the additions.
+  // Sums over k, block after block of 256, in eight strided float64 lanes, folded pairwise; `dtype` is the element
+  // type of a, and of b where it is untyped. Four sums at once hide the latency of the additions.
   // out[t] = sum_k a[t][k]^2, t < 4.
   void (*square4)(DType dtype, const void* const a[4], int64_t d, double out[4]);
   // out[t] = sum_k a[t][k] * b[t][k], t < 4.

@@ -75,19 +75,12 @@ struct BestTwo {
   }
 };
 
-__device__ inline double fold_lanes(double sum) {
-  for (int step = kLanes / 2; step >= 1; step /= 2) sum = __dadd_rn(sum, __shfl_xor_sync(kWholeWarp, sum, step));
-  return sum;
-}
-
 // A row and a float64 vector straight from memory; every thread of the warp calls it.
 template <class T>
 __device__ inline double pinned_product(const T* row, const double* vector, int64_t dim, bool active) {
-  double sum = 0.0;
-  if (active)
-    for (int64_t k = threadIdx.x % kLanes; k < dim; k += kLanes)
-      sum = __dadd_rn(sum, __dmul_rn(to_double(row[k]), vector[k]));
-  return fold_lanes(sum);
+  return pinned_sum(dim, active, [row, vector](double sum, int64_t k) {
+    return __dadd_rn(sum, __dmul_rn(to_double(row[k]), vector[k]));
+  });
 }
 
 __device__ inline bool has_direction(double q) { return q > 0.0 && q < INFINITY; }
@@ -101,6 +94,7 @@ struct ScoreRow {
 
   static constexpr int kSteps = Shared::kColumns / kLanes;  // of the pinned sums, in a slice
   static constexpr int kPeriod = SliceOf<T>::kPiece;        // so many steps are eight pieces of a row
+  static_assert(kBlockColumns % Shared::kColumns == 0, "a block of the pinned sums is whole slices");
 
   int32_t local, lane;
   int32_t late;            // 1: a step behind the neighbors, so that they read other banks of the float64 vectors
@@ -112,8 +106,9 @@ struct ScoreRow {
   int32_t kept, next;  // candidates, and the first that has not been looked at
   float first, runner_up;
   double reach;
-  int64_t c1, c2;  // the candidates of the second pass; c2 = -1: there is but one
-  double q, dot1, dot2;
+  int64_t c1, c2;                       // the candidates of the second pass; c2 = -1: there is but one
+  double q, dot1, dot2;                 // of all blocks of columns before this one
+  double lane_q, lane_dot1, lane_dot2;  // of this lane, in this block
 
   __device__ explicit ScoreRow(int thread) : local(thread / kLanes), lane(thread % kLanes), late(local % 2) {
 #pragma unroll
@@ -131,7 +126,7 @@ struct ScoreRow {
     certain = true;
     kept = next = 0;
     first = runner_up = -INFINITY;
-    q = dot1 = dot2 = 0.0;
+    q = dot1 = dot2 = lane_q = lane_dot1 = lane_dot2 = 0.0;
   }
 
   __device__ float value(const float* sums, int column) const {
@@ -224,16 +219,19 @@ struct ScoreRow {
       if (t == 0 ? late : t == kSteps && !late) continue;
       const T x = stage.rows[place[t % kPeriod] + t / kPeriod * kPeriod * kLanes];
       const int k = (t - late) * kLanes;
-      q = add_product(q, x, x);
-      dot1 = __dadd_rn(dot1, __dmul_rn(to_double(x), f1[k]));
-      dot2 = __dadd_rn(dot2, __dmul_rn(to_double(x), f2[k]));
+      lane_q = add_product(lane_q, x, x);
+      lane_dot1 = __dadd_rn(lane_dot1, __dmul_rn(to_double(x), f1[k]));
+      lane_dot2 = __dadd_rn(lane_dot2, __dmul_rn(to_double(x), f2[k]));
     }
+    const int64_t next_column = column + Shared::kColumns;
+    if (next_column % kBlockColumns != 0 && next_column < params.dim) return;
+    q = __dadd_rn(q, fold_lanes(lane_q));
+    dot1 = __dadd_rn(dot1, fold_lanes(lane_dot1));
+    dot2 = __dadd_rn(dot2, fold_lanes(lane_dot2));
+    lane_q = lane_dot1 = lane_dot2 = 0.0;
   }
 
   __device__ void finish(const ScoreParams& params, const Shared& shared) {
-    q = fold_lanes(q);
-    dot1 = fold_lanes(dot1);
-    dot2 = fold_lanes(dot2);
     const double norm = __dsqrt_rn(q);
     const bool usable = there && has_direction(q);
     BestTwo result;

@@ -20,7 +20,7 @@ from ..errors import BackendUnavailable
 from . import cpu
 from .base import Backend, Pool, error_bound, usable
 from .host import num_threads
-from .reference import LANES, to_double
+from .reference import BLOCK, LANES, to_double
 
 _BLOCK = 1024  # rows at a time: their float64 products stay in the cache
 _PRODUCT_BYTES = 2**24
@@ -135,13 +135,17 @@ def _pinned_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`reference.pinned_dot` of rows, a group of lanes at a time.   [n, D] float64 -> [n]"""
     with np.errstate(invalid="ignore", over="ignore"):
         product = a * b
-        lanes = np.zeros((len(product), LANES))
-        for k in range(0, product.shape[1], LANES):
-            group = product[:, k : k + LANES]
-            lanes[:, : group.shape[1]] += group
-        lanes = lanes[:, :4] + lanes[:, 4:]  # 0+4, 1+5, 2+6, 3+7
-        lanes = lanes[:, :2] + lanes[:, 2:]
-        return np.asarray(lanes[:, 0] + lanes[:, 1])
+        total = np.zeros(len(product))
+        for start in range(0, product.shape[1], BLOCK):
+            block = product[:, start : start + BLOCK]
+            lanes = np.zeros((len(product), LANES))
+            for k in range(0, block.shape[1], LANES):
+                group = block[:, k : k + LANES]
+                lanes[:, : group.shape[1]] += group
+            lanes = lanes[:, :4] + lanes[:, 4:]  # 0+4, 1+5, 2+6, 3+7
+            lanes = lanes[:, :2] + lanes[:, 2:]
+            total += lanes[:, 0] + lanes[:, 1]
+        return total
 
 
 def _pinned_scores(x: np.ndarray, folded: np.ndarray, classes: np.ndarray | None) -> np.ndarray:

@@ -41,7 +41,7 @@ from typing import Any
 
 from numba import config, cuda, float32, float64
 
-LANES = 8  # of the pinned sum
+LANES, BLOCK = 8, 256  # of the pinned sum
 
 
 def kernel(function: Callable) -> Any:
@@ -78,12 +78,15 @@ def dot_pairs(left: Any, first: Any, right: Any, second: Any, out: Any) -> None:
         return
     i, j = first[t], second[t]
     lane = cuda.local.array(LANES, float64)
-    for k in range(LANES):
-        lane[k] = 0.0
-    for k in range(left.shape[1]):
-        lane[k % LANES] += rounded_product(float64(left[i, k]), float64(right[j, k]))
-    even = (lane[0] + lane[4]) + (lane[2] + lane[6])
-    out[t] = even + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+    total = float64(0.0)
+    for start in range(0, left.shape[1], BLOCK):
+        for k in range(LANES):
+            lane[k] = 0.0
+        for k in range(start, min(start + BLOCK, left.shape[1])):
+            lane[k % LANES] += rounded_product(float64(left[i, k]), float64(right[j, k]))
+        even = (lane[0] + lane[4]) + (lane[2] + lane[6])
+        total += even + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+    out[t] = total
 
 
 @kernel

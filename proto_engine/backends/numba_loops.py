@@ -13,6 +13,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
+from .reference import BLOCK
+
 _SCAN = 32  # columns looked at together: only where one of them is inside does a slower loop follow
 
 
@@ -46,8 +48,7 @@ def _dot_intrinsic(typing_context: Any, a: Any, b: Any) -> Any:
         ]
         kinds = [kind.dtype for kind in signature.args]
         dim = builder.extract_value(rows[0].shape, 0)
-        zero, one, eight = (ir.Constant(dim.type, value) for value in (0, 1, 8))
-        whole = builder.and_(dim, ir.Constant(dim.type, -8))
+        zero, one, eight, block = (ir.Constant(dim.type, value) for value in (0, 1, 8, BLOCK))
 
         def product(k: Any, width: int) -> Any:
             factors = []
@@ -60,19 +61,27 @@ def _dot_intrinsic(typing_context: Any, a: Any, b: Any) -> Any:
                 factors.append(value if kind == numba.types.float64 else builder.fpext(value, wide))
             return builder.fmul(*factors)
 
-        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, [0.0] * 8))
-        with cgutils.for_range_slice(builder, zero, whole, eight, inc=True) as (k, _):
-            builder.store(builder.fadd(builder.load(total), product(k, 8)), total)
-        # The last elements go one by one into a copy: addressed like that, `total` could not stay in registers.
-        rest = cgutils.alloca_once_value(builder, builder.load(total))
-        rest = builder.bitcast(rest, double.as_pointer())
-        with cgutils.for_range_slice(builder, whole, dim, one, inc=True) as (k, _):
-            lane = builder.gep(rest, [builder.sub(k, whole)])
-            builder.store(builder.fadd(builder.load(lane), product(k, 1)), lane)
-        lane = [builder.load(builder.gep(rest, [ir.Constant(dim.type, index)])) for index in range(8)]
         add = builder.fadd
-        even = add(add(lane[0], lane[4]), add(lane[2], lane[6]))
-        return add(even, add(add(lane[1], lane[5]), add(lane[3], lane[7])))
+        total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
+        lane_sums, rest = cgutils.alloca_once(builder, lanes), cgutils.alloca_once(builder, lanes)
+        with cgutils.for_range_slice(builder, zero, dim, block, inc=True) as (begin, _):
+            end = builder.add(begin, block)
+            end = builder.select(builder.icmp_signed("<", end, dim), end, dim)
+            whole = builder.and_(end, ir.Constant(dim.type, -8))
+            builder.store(ir.Constant(lanes, [0.0] * 8), lane_sums)
+            with cgutils.for_range_slice(builder, begin, whole, eight, inc=True) as (k, _):
+                builder.store(add(builder.load(lane_sums), product(k, 8)), lane_sums)
+            # The last elements go one by one into a copy: addressed like that, lane_sums could not stay in registers.
+            builder.store(builder.load(lane_sums), rest)
+            by_lane = builder.bitcast(rest, double.as_pointer())
+            with cgutils.for_range_slice(builder, whole, end, one, inc=True) as (k, _):
+                lane = builder.gep(by_lane, [builder.sub(k, whole)])
+                builder.store(add(builder.load(lane), product(k, 1)), lane)
+            lane = [builder.load(builder.gep(by_lane, [ir.Constant(dim.type, index)])) for index in range(8)]
+            even = add(add(lane[0], lane[4]), add(lane[2], lane[6]))
+            block_sum = add(even, add(add(lane[1], lane[5]), add(lane[3], lane[7])))
+            builder.store(add(builder.load(total), block_sum), total)
+        return builder.load(total)
 
     return numba.types.float64(a, b), generate
 

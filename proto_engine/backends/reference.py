@@ -1,8 +1,9 @@
 """The oracle: float64, dense, no cleverness. It defines what every other backend must return.
 
-A sum of products is pinned down to the order of its additions: eight partial sums, lane l over
-k = l (mod 8) in ascending k, folded as ((0+4)+(2+6)) + ((1+5)+(3+7)). S_ij is that sum over
-sqrt(q_i q_j), where q_i is the sum of row i with itself; so S_ii, and S of equal rows, is exactly 1.
+A sum of products is pinned down to the order of its additions. It goes over blocks of 256 columns, which are
+added up in order. In a block there are eight partial sums, lane l over k = l (mod 8) in ascending k, folded as
+((0+4)+(2+6)) + ((1+5)+(3+7)). S_ij is the sum over sqrt(q_i q_j), where q_i is the sum of row i with itself;
+so S_ii, and S of equal rows, is exactly 1.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import numpy as np
 
 from .base import Backend, Pool, cutoff_rank, usable
 
-LANES = 8
+LANES, BLOCK = 8, 256
 
 
 def pinned_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Sum over the last axis of ``a * b`` (float64, broadcast) in the pinned order of additions."""
     dim = a.shape[-1]
-    lanes: list[Any] = [np.float64(0.0)] * LANES
-    for k in range(dim):
-        lanes[k % LANES] = lanes[k % LANES] + a[..., k] * b[..., k]
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    total: Any = np.float64(0.0)
+    for start in range(0, dim, BLOCK):
+        lanes: list[Any] = [np.float64(0.0)] * LANES
+        for k in range(start, min(start + BLOCK, dim)):
+            lanes[k % LANES] = lanes[k % LANES] + a[..., k] * b[..., k]
+        even = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6])
+        total = total + (even + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7])))
+    return np.asarray(total)[()]
 
 
 def to_double(rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 
 from .base import conditioning_shift
 from .process_setting import ProcessSetting
-from .reference import LANES
+from .reference import BLOCK, LANES
 
 
 class Sizes(NamedTuple):
@@ -136,15 +136,25 @@ _full_precision = ProcessSetting(_set_full_precision)
 def _pinned_sum(product: torch.Tensor) -> torch.Tensor:
     """Sum of each row in the order of `reference.pinned_dot`.   [n, D] float64 -> [n]"""
     num, dim = product.shape
-    lanes = product.new_zeros((num, LANES))
-    groups = product.split(LANES, dim=1)
-    for group in groups[: dim // LANES]:
-        lanes += group
-    for group in groups[dim // LANES :]:  # a last one that is shorter
-        lanes[:, : group.shape[1]] += group
-    lanes = lanes[:, :4] + lanes[:, 4:]  # 0+4, 1+5, 2+6, 3+7
-    lanes = lanes[:, :2] + lanes[:, 2:]
-    return lanes[:, 0] + lanes[:, 1]
+    whole = dim - dim % BLOCK
+    blocks = [fold_lanes(product[:, :whole].view(num, -1, BLOCK))] if whole else []
+    if whole < dim:
+        blocks.append(fold_lanes(product[:, None, whole:]))
+    total = product.new_zeros(num)
+    for folded in blocks:
+        for block in folded.unbind(1):
+            total = total + block
+    return total
+
+
+def fold_lanes(block: torch.Tensor) -> torch.Tensor:
+    """Pinned sums of blocks, all at once.   [n, blocks, <= 256] float64 -> [n, blocks]"""
+    lanes = block.new_zeros((*block.shape[:2], LANES))
+    for group in block.split(LANES, dim=2):
+        lanes[..., : group.shape[2]] += group
+    lanes = lanes[..., :4] + lanes[..., 4:]  # 0+4, 1+5, 2+6, 3+7
+    lanes = lanes[..., :2] + lanes[..., 2:]
+    return lanes[..., 0] + lanes[..., 1]
 
 
 def pinned_dots(a: torch.Tensor, i: torch.Tensor, b: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
