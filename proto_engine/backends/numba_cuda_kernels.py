@@ -78,11 +78,11 @@ def dot_pairs(left: Any, first: Any, right: Any, second: Any, out: Any) -> None:
         return
     i, j = first[t], second[t]
     lane = cuda.local.array(LANES, float64)
-    total = float64(0.0)
-    for start in range(0, left.shape[1], BLOCK):
+    dim, total = left.shape[1], float64(0.0)
+    for start in range(0, dim, BLOCK):
         for k in range(LANES):
             lane[k] = 0.0
-        for k in range(start, min(start + BLOCK, left.shape[1])):
+        for k in range(start, start + BLOCK if start + BLOCK < dim else dim):
             lane[k % LANES] += rounded_product(float64(left[i, k]), float64(right[j, k]))
         even = (lane[0] + lane[4]) + (lane[2] + lane[6])
         total += even + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
