@@ -89,9 +89,8 @@ class DevicePool(ExactPool):
 
     def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
         gpu = self._gpu
-        nearest = float(np.clip(cutoff, -2.0, 2.0))
         with gpu.current():
-            scan = Scan(self._rows, self.m, *float32_outwards(nearest - self.bound, nearest + self.bound))
+            scan = Scan(self._rows, self.m, *self.reach_of(cutoff))
             equal = filled(gpu, 4 * self.m)
             for length in scan.slabs():
                 gpu.launch(
@@ -103,8 +102,7 @@ class DevicePool(ExactPool):
 
     def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
         gpu, num_classes = self._gpu, len(offsets) - 1
-        nearest = float(np.clip(cutoff, -2.0, 2.0))
-        lo, hi = float32_outwards(nearest - self.bound, nearest + self.bound)
+        lo, hi = self.reach_of(cutoff)
         with gpu.current():
             scan = Scan(self._rows, self.m, lo, hi)
             class_of = uploaded(gpu, np.repeat(np.arange(num_classes, dtype=np.int32), np.diff(offsets)))

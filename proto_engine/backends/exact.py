@@ -34,6 +34,7 @@ KEEP_ALL_PAIRS = 2**16  # so few pairs that all may lie inside the bracket
 MIN_CAPACITY = 2**20
 HISTOGRAM_BINS = 4096
 _BATCH = 2**18
+_FARTHEST = 4.0  # beyond every similarity, and a float32
 
 
 @dataclass
@@ -78,6 +79,11 @@ class ExactPool(Pool):
     @property
     def bound(self) -> float:
         return error_bound(self.dim)
+
+    def reach_of(self, cutoff: float) -> tuple[float, float]:
+        """The bracket outside of which s32 decides against a cutoff, of any size; its ends are float32 values."""
+        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
+        return float32_outwards(nearest - self.bound, nearest + self.bound)
 
     def density(self, quantile: float) -> tuple[float, np.ndarray]:
         return cutoff_and_density(self, quantile)

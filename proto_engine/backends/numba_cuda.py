@@ -32,7 +32,6 @@ _SLAB = 64  # tiles along a side of what one launch visits
 _PAIRS = 2**20  # of float64 look-ups in one launch
 _BLOCK_BYTES = 2**26  # of rows on the device at a time, where not all are needed at once
 _BLOCK_ROWS = 2**16
-_FARTHEST = 4.0  # beyond every similarity, and a float32
 
 
 def unavailable_reason() -> str | None:
@@ -191,10 +190,9 @@ class NumbaCudaPool(ExactPool):
         return self.m * (self.m - 1) // 2 - more - int(count.sum()), count, least, most
 
     def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
         above32 = self._counts()
         above, equal = np.zeros(self.m, np.int64), np.zeros(self.m, np.int64)
-        for row, column, _ in self._scan(*float32_outwards(nearest - self.bound, nearest + self.bound), above32):
+        for row, column, _ in self._scan(*self.reach_of(cutoff), above32):
             value = self.pair_similarity(row, column)
             for counts, chosen in ((above, value > cutoff), (equal, value == cutoff)):
                 for side in (row, column):
@@ -205,7 +203,7 @@ class NumbaCudaPool(ExactPool):
     def class_counts_at(self, cutoff: float, offsets: np.ndarray) -> np.ndarray:
         """Slab after slab of S by the host: short rather than fast, as all of this backend."""
         counts = np.zeros((self.m, len(offsets) - 1), dtype=np.int32)
-        lo, hi = float32_outwards(cutoff - self.bound, cutoff + self.bound)
+        lo, hi = self.reach_of(cutoff)
         everyone = np.arange(self.m)
         slabs = [everyone[start : start + self._launcher.slab] for start in everyone[:: self._launcher.slab]]
         for a, rows in enumerate(slabs):

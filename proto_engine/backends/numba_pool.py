@@ -22,7 +22,6 @@ from .work_sharing import share
 ROWS_PER_ITEM = 512
 _PAIRS_PER_ITEM = 2**14
 _ORDER_SLICE = 512
-_FARTHEST = 4.0  # beyond every similarity, and a float32
 
 
 def floats(rows: np.ndarray) -> np.ndarray:
@@ -156,7 +155,7 @@ class NumbaPool(OnePassPool):
 
             return visit
 
-        above32 = self._tiles(*self._reach_of(cutoff), make_visit)
+        above32 = self._tiles(*self.reach_of(cutoff), make_visit)
         above, equal = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
         above += above32
         return above, self.m - 1 - above - equal
@@ -175,13 +174,8 @@ class NumbaPool(OnePassPool):
                 np.add.at(decided, (i, class_of[j]), 1)
                 np.add.at(decided, (j, class_of[i]), 1)
 
-        self._tiles_by_class(*self._reach_of(cutoff), visit, offsets, counts)
+        self._tiles_by_class(*self.reach_of(cutoff), visit, offsets, counts)
         return counts + decided
-
-    def _reach_of(self, cutoff: float) -> tuple[float, float]:
-        """The bracket outside of which float32 decides."""
-        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
-        return float32_outwards(nearest - self.bound, nearest + self.bound)
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison

@@ -30,8 +30,6 @@ from .torch_rows import (
 
 __all__ = ["TorchBackend", "TorchPool", "condition", "to_tensor"]
 
-_FARTHEST = 4.0  # beyond every similarity, and a float32
-
 
 class TorchPool(OnePassPool):
     """Rows as stored for the float64 look-ups, and their float32 unit rows for the tiles."""
@@ -145,7 +143,7 @@ class TorchPool(OnePassPool):
     def count_threshold(self, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
         with plain(self._rows):
             above, equal = self._counts(self._together), self._counts(self._together)
-            for row, column, _ in self._scan(*self._reach_of(cutoff), above, self._together):
+            for row, column, _ in self._scan(*self.reach_of(cutoff), above, self._together):
                 value = self._similarities(row, column)
                 for counts, chosen in ((above, value > cutoff), (equal, value == cutoff)):
                     for side in (row, column):
@@ -157,16 +155,11 @@ class TorchPool(OnePassPool):
             above = self._counts(offsets, torch.int32)
             flat, num_classes = above.view(-1), len(offsets) - 1
             class_of = self._index(np.repeat(np.arange(num_classes), np.diff(offsets)))  # [m]
-            for row, column, _ in self._scan(*self._reach_of(cutoff), above, offsets):
+            for row, column, _ in self._scan(*self.reach_of(cutoff), above, offsets):
                 chosen = self._similarities(row, column) > cutoff
                 for i, j in ((row[chosen], column[chosen]), (column[chosen], row[chosen])):
                     flat.index_add_(0, i * num_classes + class_of[j], flat.new_ones(len(i)))
             return above.cpu().numpy()
-
-    def _reach_of(self, cutoff: float) -> tuple[float, float]:
-        """The bracket outside of which float32 decides."""
-        nearest = float(np.clip(cutoff, -_FARTHEST, _FARTHEST))
-        return float32_outwards(nearest - self.bound, nearest + self.bound)
 
     def extreme(self, order: np.ndarray, rows: np.ndarray, limit: np.ndarray, smallest: np.ndarray) -> np.ndarray:
         best = np.full(len(rows), -np.inf)  # max of sign * S, so that both directions are one comparison
