@@ -18,6 +18,7 @@ from proto_engine.ops import eta_of
 
 SAMPLED = 400  # rows; so many pairs that the cutoff is bracketed by a sample
 TILE = 16  # so that a few dozen rows make several tiles
+LONG = (255, 256, 257, 264, 511, 512, 520, 769)  # at the edges of the pinned sum's blocks of 256, up to four of them
 QUANTILES = (0.0, 0.4, 0.6, 0.98, 1.0)
 DTYPES: dict[str, Any] = {
     "float16": np.float16,
@@ -224,6 +225,15 @@ def assert_same_pool(engine: Engine, x: np.ndarray, reference: Pool, quantiles: 
             assert_same_density(pool.density(quantile), (cutoff, rho))
             assert_same_bits(pool.density_at(cutoff), rho)
             assert_same_bits(eta_of(pool, rho, everyone), eta_of(reference, rho, everyone))
+
+
+def assert_same_sums(engine: Engine, x: np.ndarray, reference: ReferencePool) -> None:
+    """Squares, and S of every pair of rows: the pinned sums themselves."""
+    assert_same_bits(engine.squares(x), REFERENCE.squared_norms(condition_numpy(x)))
+    first, second = np.triu_indices(len(x), 1)
+    pool = engine.pool(x)
+    with engine.running():
+        assert_same_bits(pool.pair_similarity(first, second), reference.s[first, second])
 
 
 def assert_same_top2(engine: Engine, x: np.ndarray, folded: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from exact_cases import (
     Engine,
     assert_same_bits,
     assert_same_pool,
+    assert_same_sums,
     case,
     class_vectors,
 )
@@ -192,6 +193,15 @@ def test_launches_on_the_host_give_the_bits_of_the_reference(kernels, loop, dtyp
 
 @needs_compiler
 @pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize("dim", [257, 520, 769])
+def test_blocks_of_the_sums_on_the_host_are_the_references(kernels, dim):
+    x, reference = case("normal", 20, dim)
+    assert_same_sums(HostEngine(kernels, "simt"), x, reference)
+    assert_same_pool(HostEngine(kernels, "simt"), x, reference, (0.6,))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("few_blocks")
 @pytest.mark.parametrize("loop", ["simt", "mma"])
 def test_picks_on_the_host_are_the_references(kernels, loop):
     x, reference = case("normal", 150, 24)
@@ -217,7 +227,7 @@ def test_counts_by_class_on_the_host_are_the_references(kernels, loop, dtype):
 
 @needs_compiler
 @pytest.mark.usefixtures("few_blocks")
-@pytest.mark.parametrize(("dtype", "dim"), [("float32", 40), ("float16", 200)])
+@pytest.mark.parametrize(("dtype", "dim"), [("float32", 40), ("float16", 200), ("float32", 520), ("float16", 769)])
 def test_scores_on_the_host_are_the_references(kernels, dtype, dim):
     x, _ = case("normal", 70, dim, dtype)
     folded = class_vectors(np.random.default_rng(0), 14, dim)

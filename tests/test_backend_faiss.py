@@ -37,7 +37,7 @@ def test_results_do_not_depend_on_the_native_module(native, dtype, monkeypatch):
         pytest.skip("the native module was not built")
     monkeypatch.setattr(cpu, "unavailable", None if native else "hidden by the test")
     engine = Engine("faiss")
-    for n, dim in ((1, 1), (2100, 13), (30, 64)):
+    for n, dim in ((1, 1), (2100, 13), (30, 64), (30, 257), (30, 520), (30, 769)):
         x, folded = unit(n, dim).astype(DTYPES[dtype]), unit(9, dim, 1)
         x[n // 2] = 0
         for found, right in zip(engine.top2(x, folded), REFERENCE.top2(x, folded), strict=True):

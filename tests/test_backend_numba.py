@@ -108,7 +108,7 @@ def test_loops_let_other_threads_run():
 def test_dot_is_the_pinned_sum_in_every_dimension(dtypes):
     dot = numba.njit(error_model="numpy")(lambda a, b: numba_loops._dot(a, b))
     rng = np.random.default_rng(0)
-    for dim in range(1, 34):
+    for dim in (*range(1, 34), 255, 256, 257, 263, 264, 511, 512, 513, 769):  # and at the edges of its blocks
         a, b = rng.standard_normal(dim).astype(dtypes[0]), rng.standard_normal(dim).astype(dtypes[1])
         assert dot(a, b) == pinned_dot(a.astype(float), b.astype(float))
     with pytest.raises(numba.TypingError):  # elements must lie side by side

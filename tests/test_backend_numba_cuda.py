@@ -32,6 +32,7 @@ from exact_cases import (
     assert_same_bits,
     assert_same_density,
     assert_same_pool,
+    assert_same_sums,
     assert_same_top2,
     case,
     class_vectors,
@@ -82,6 +83,15 @@ def check_every_dtype(tile: int) -> None:
     for dtype in DTYPES:
         for kind, dim in (("close", 5), ("normal", 2 * tile + 1)):
             assert_same_pool(NumbaCudaEngine(tile), *case(kind, tile + 2, dim, dtype), (0.6,))
+
+
+def check_blocks_of_the_sums(tile: int) -> None:
+    engine = NumbaCudaEngine(tile)
+    for dim in (255, 256, 257, 264, 769):
+        assert_same_sums(engine, *case("normal", 3, dim, "float64"))
+    x, reference = case("normal", 3, 520)
+    assert_same_pool(engine, x, reference, (0.6,))
+    assert_same_top2(engine, x, class_vectors(np.random.default_rng(0), 2, 520))
 
 
 def check_extreme_float64(tile: int) -> None:

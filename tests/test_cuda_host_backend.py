@@ -13,11 +13,14 @@ import pytest
 from exact_cases import (
     DTYPES,
     KINDS,
+    LONG,
     REFERENCE,
     Engine,
     assert_same_bits,
     assert_same_density,
     assert_same_pool,
+    assert_same_sums,
+    assert_same_top2,
     case,
     class_vectors,
 )
@@ -102,6 +105,24 @@ def test_pool_has_the_bits_of_the_reference(core, loop, kind, m):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_elements_of_any_kind_have_the_bits_of_the_reference(core, loop, dim, dtype):
     x, reference = case("normal", 70, dim, dtype)
+    assert_same_pool(HostEngine(core, loop), x, reference, (0.6,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks_of_the_sums_have_the_bits_of_the_reference(core, dtype):
+    """float16 and bfloat16 sums seldom round; their scores do."""
+    engine, rng = HostEngine(core, "simt"), np.random.default_rng(0)
+    for dim in LONG:
+        x, reference = case("normal", 20, dim, dtype)
+        assert_same_sums(engine, x, reference)
+        with trusting("cuda/score"):
+            assert_same_top2(engine, x, class_vectors(rng, 5, dim))
+
+
+@pytest.mark.parametrize("dim", [257, 520])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_densities_beyond_a_block_are_the_reference_s(core, loop, dim):
+    x, reference = case("close", 40, dim)
     assert_same_pool(HostEngine(core, loop), x, reference, (0.6,))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exact_cases import EXACT, REFERENCE, Engine, reference_pool
+from exact_cases import EXACT, REFERENCE, Engine, assert_same_bits, reference_pool
 
 from proto_engine.backends.base import cutoff_rank, error_bound
 from proto_engine.backends.reference import pinned_dot
@@ -82,6 +82,47 @@ def test_reference_sum_is_pinned_by_hand():
     a = np.zeros(16)
     a[[0, 8, 2]] = 1e16, 1.0, -1e16  # lane 0 takes the 1 in and loses it
     assert pinned_dot(a, ones) == 0.0
+
+
+# The values at some columns, and their pinned sum; all other columns are zero.
+BLOCKS_BY_HAND = {
+    # Block 0 is 0 and block 1 is 1; a lane 0 that went on into block 1 would swallow it.
+    "a block is folded by itself": ({0: 1e16, 1: -1e16, 256: 1.0}, 1.0),
+    # 1e16, and in block 1 -1e16 + 1 = -1e16; lanes over all columns would cancel 0 and 2 before lane 1 adds its 1.
+    "what cancels is in another block": ({0: 1e16, 257: 1.0, 258: -1e16}, 0.0),
+    # Column 255 still cancels column 0, and the 1 is left; in block 1, 1 - 1e16 = -1e16 would lose it.
+    "the last column of a block": ({0: 1e16, 255: -1e16, 256: 1.0}, 1.0),
+    # Block 1 cancels by itself and the 1 of block 0 is left; column 256 in block 0 would swallow it in lane 0.
+    "the first column of a block": ({0: 1.0, 256: 1e16, 257: -1e16}, 1.0),
+    # 1e16, 1e16 + 1 = 1e16, 0, 1. In pairs (1e16 + 1) + (-1e16 + 1) = 0; backwards 1, -1e16, -1e16, 0.
+    "blocks are added in order": ({0: 1e16, 256: 1.0, 512: -1e16, 768: 1.0}, 1.0),
+    # 1, 1 + 1e16 = 1e16, 0; from the last block on, the 1 would be left.
+    "from the first block on": ({0: 1.0, 256: 1e16, 512: -1e16}, 0.0),
+    # Block 1 is 0 and block 2 a single 1; a lane 0 that was not emptied would still hold the 1e16.
+    "a block of one column": ({256: 1e16, 257: -1e16, 512: 1.0}, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS_BY_HAND)
+def test_reference_sum_goes_block_after_block_by_hand(name):
+    values, wanted = BLOCKS_BY_HAND[name]
+    a = np.zeros(max(values) + 1)
+    a[list(values)] = list(values.values())
+    assert pinned_dot(a, np.ones(len(a))) == wanted
+    assert pinned_dot(np.append(a, 0.0), np.ones(len(a) + 1)) == wanted
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("name", BLOCKS_BY_HAND)
+def test_backends_sum_block_after_block_by_hand(backend, name):
+    """The row of ones has no others, so that its square is their number in any order."""
+    values, wanted = BLOCKS_BY_HAND[name]
+    x = np.zeros((2, max(values) + 1))
+    x[0, list(values)], x[1, list(values)] = list(values.values()), 1.0
+    squares = REFERENCE.squared_norms(x)
+    assert squares[1] == len(values)
+    found = Engine(backend).pool(x).pair_similarity(np.array([0]), np.array([1]))
+    assert_same_bits(found, np.array([wanted]) / np.sqrt(squares[:1] * squares[1:]))
 
 
 def test_reference_scores_by_hand():
