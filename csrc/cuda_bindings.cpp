@@ -173,6 +173,12 @@ void bind_scores(py::module_& cuda) {
                             at<double>(second), at<CUstream_st>(s)),
           "score_top2");
   });
+  cuda.def("score_top2_cluster",
+           [](const RowsTuple& x, A workspace, int64_t num_classes, A label, A best, A second, A s) {
+             check(launch_score_top2_cluster(rows_of(x), at<void>(workspace), num_classes, at<int64_t>(label),
+                                             at<double>(best), at<double>(second), at<CUstream_st>(s)),
+                   "score_top2_cluster");
+           });
   cuda.def("score", [](const RowsTuple& x, A workspace, int64_t num_classes, A sigma, A s) {
     check(launch_score(rows_of(x), at<void>(workspace), num_classes, at<float>(sigma), at<CUstream_st>(s)), "score");
   });

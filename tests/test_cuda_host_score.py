@@ -23,15 +23,21 @@ class Scores:
 
     def __init__(self, folder: Path) -> None:
         objects = []
-        for source in (cuda_host_library.NATIVE / "cuda" / "score.cu", STAND_IN / "score.cpp"):
-            target = folder / source.suffix[1:]  # their names differ in the ending only
+        native = cuda_host_library.NATIVE / "cuda"
+        for source in (native / "score.cu", native / "score_cluster.cu", STAND_IN / "score.cpp"):
+            target = folder / source.name  # two names differ in the ending only
             target.mkdir()
             objects.append(cuda_host_library.compile_one(source, target))
         library = folder / "libscore.so"
         cuda_host_library.link(objects, library)
         self._library = ctypes.CDLL(str(library))
         self._library.host_score_workspace_bytes.restype = ctypes.c_int64
-        self.seed = 0
+        self._library.host_num_meetings.restype = ctypes.c_int64
+        self.seed, self.cluster = 0, False
+
+    def num_meetings(self) -> int:
+        """How often the lanes of a warp have met: for every candidate beyond the second once more and again."""
+        return self._library.host_num_meetings()
 
     def workspace_bytes(self, num_classes: int, dim: int) -> int:
         return self._library.host_score_workspace_bytes(ctypes.c_int64(num_classes), ctypes.c_int64(dim))
@@ -51,7 +57,9 @@ class Scores:
 
     def top2(self, x: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         label, best, second = np.full(len(x), -7), np.full(len(x), 7.0), np.full(len(x), 7.0)
-        self._call("host_score_top2", *self._rows_and_workspace(x, folded), label, best, second, self.seed)
+        self._call(
+            "host_score_top2", *self._rows_and_workspace(x, folded), label, best, second, self.seed, int(self.cluster)
+        )
         return label, best, second
 
     def score(self, x: np.ndarray, folded: np.ndarray) -> np.ndarray:
@@ -67,8 +75,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Scores:
 
 @pytest.fixture(params=[0, 1], ids=["in order", "shuffled"])
 def scores(built: Scores, request: pytest.FixtureRequest) -> Scores:
-    built.seed = request.param
+    built.seed, built.cluster = request.param, False
     return built
+
+
+@pytest.fixture
+def cluster(scores: Scores) -> Scores:
+    scores.cluster = True
+    return scores
 
 
 def aligned(num_bytes: int) -> np.ndarray:
@@ -94,10 +108,15 @@ def problem(n: int, dim: int, num_classes: int, dtype: str) -> tuple[np.ndarray,
     return aligned_rows(x.astype(DTYPES[dtype])), folded
 
 
-def assert_right(scores: Scores, x: np.ndarray, folded: np.ndarray) -> None:
-    """The best two have the bits of the reference, sigma is within the bound."""
+def assert_best_two(scores: Scores, x: np.ndarray, folded: np.ndarray) -> None:
+    """They have the bits of the reference."""
     for found, wanted in zip(scores.top2(x, folded), REFERENCE.top2(x, folded), strict=True):
         assert_same_bits(found, wanted)
+
+
+def assert_right(scores: Scores, x: np.ndarray, folded: np.ndarray) -> None:
+    """The best two have the bits of the reference, sigma is within the bound."""
+    assert_best_two(scores, x, folded)
     sigma, wanted = scores.score(x, folded), REFERENCE.score(x, folded)
     assert_same_bits(np.isnan(sigma), np.isnan(wanted))
     assert np.all(np.isnan(wanted) | (np.abs(sigma - wanted) <= error_bound(x.shape[1])))
@@ -166,6 +185,72 @@ def test_more_candidates_than_there_is_room_for(scores, dtype, num_classes):
     folded[num_classes // 2 :] *= 1 + 1e-9 * rng.standard_normal((num_classes - num_classes // 2, 200))
     x = aligned_rows(rng.standard_normal((10, 200)).astype(DTYPES[dtype]))
     assert_right(scores, x, folded)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dim", [256, 257, 512, 600, 1000, 1281, 1536, 1800, 2048])
+def test_cluster_of_any_number_of_blocks(cluster, dtype, dim):
+    """One to eight parts; the last one may have few columns, the last tile few rows."""
+    x, folded = problem(64 * 2 + 9, -(-dim // 8) * 8, 5, dtype)
+    assert_best_two(cluster, x[:, :dim], folded[:, :dim])
+
+
+@pytest.mark.parametrize("dim", [256, 760, 2048])
+@pytest.mark.parametrize("num_classes", [1, 2, 14, 16])
+def test_cluster_takes_tile_after_tile(cluster, dim, num_classes):
+    """So many that every buffer is filled again and again, with rows that no other part knows and ties."""
+    x, folded = problem(64 * 23 + 1, dim, num_classes, "float16")
+    x[130:150] = 0
+    x[200:210, 5] = np.inf
+    folded[num_classes // 2 :] = folded[: num_classes - num_classes // 2]
+    assert_best_two(cluster, x, folded)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_cluster_of_few_rows_and_rows_with_a_stride(cluster, dtype):
+    x, folded = problem(70, 640, 9, dtype)
+    for view in (x[:1], x[::3], x[:, 64:576], x[5:6, 8:]):
+        assert_best_two(cluster, view, folded[:, : view.shape[1]])
+
+
+def test_cluster_leaves_the_rest_to_single_blocks(built, cluster):
+    """Rows of other types, unaligned, too short or too long, and more classes than 16."""
+    half, folded = problem(70, 2056, 5, "float16")
+    for x in (half, half[:, 1:600], half[:, :248], problem(10, 300, 5, "float32")[0]):
+        assert_best_two(cluster, x, folded[:, : x.shape[1]])
+    assert_best_two(cluster, *problem(10, 512, 17, "float16"))
+
+
+@pytest.mark.parametrize("kernel", ["blocks", "cluster"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_two_candidates_are_enough_where_scores_are_apart(scores, kernel, dtype):
+    """What float32 gets wrong is put right later, row by row: so the same bits are no sign that it was right."""
+    scores.cluster = kernel == "cluster"
+    folded = np.zeros((6, 768))
+    folded[np.arange(6), 100 * np.arange(6)] = 0.9
+    x = np.zeros((64 * 13, 768))
+    x[:, 100 * np.arange(6)] = np.random.default_rng(0).permuted(np.tile(np.arange(1, 7), (len(x), 1)), axis=1)
+    rows, meetings = aligned_rows(x.astype(DTYPES[dtype])), []
+    for vectors in (folded[:2], folded, folded * 0):  # no more than two; apart; all equal
+        before = scores.num_meetings()
+        assert_best_two(scores, rows, vectors)
+        meetings.append(scores.num_meetings() - before)
+    assert meetings[0] == meetings[1] < meetings[2]
+
+
+@pytest.mark.parametrize("kernel", ["blocks", "cluster"])
+def test_low_terms_of_the_vectors_count(scores, kernel):
+    """The best class by far is not among the best two of vectors that are rounded to float16."""
+    scores.cluster = kernel == "cluster"
+    half_ulp = 2.0**-11
+    folded = np.ones((3, 512))
+    folded[0] += 0.98 * half_ulp  # rounds to 1, all of it
+    folded[1:, ::2] += 1.02 * half_ulp  # rounds to the next number
+    folded[1:, 1::2] += 0.8 * half_ulp
+    folded /= 64
+    label, _, _ = scores.top2(aligned_rows(np.ones((3, 512), np.float16)), folded)
+    assert label.tolist() == [0, 0, 0]
+    assert_best_two(scores, aligned_rows(np.ones((3, 512), np.float16)), folded)
 
 
 def test_workspace_is_as_large_as_the_backend_makes_it(built):

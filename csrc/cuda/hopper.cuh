@@ -40,6 +40,7 @@ using cuda_host::named_barrier_sync;
 using cuda_host::set_registers_down;
 using cuda_host::set_registers_up;
 using cuda_host::shared_address;
+using cuda_host::store_async;
 using cuda_host::tma_load_2d;
 using cuda_host::tma_load_2d_multicast;
 using cuda_host::wgmma_commit;
@@ -120,6 +121,33 @@ __device__ inline void mbarrier_arrive_at(uint64_t* barrier, uint32_t rank) {
       "r"(rank)
       : "memory");
 }
+// A number to the place in block `rank` that is `to` in this one, in the background: its bytes count towards the
+// barrier in the place of `barrier` there, and who has waited for that barrier reads it [9.7.9.12].
+#define PROTO_ENGINE_STORE_ASYNC(type, values)  \
+  "{\n.reg .b32 there, barrier;\n"              \
+  "mapa.shared::cluster.u32 there, %0, %2;\n"   \
+  "mapa.shared::cluster.u32 barrier, %1, %2;\n" \
+  "st.async.shared::cluster.mbarrier::complete_tx::bytes." type " [there], " values ", [barrier];\n}"
+__device__ inline void store_async(uint32_t* to, uint64_t* barrier, uint32_t rank, uint32_t value) {
+  asm volatile(PROTO_ENGINE_STORE_ASYNC("b32", "%3")::"r"(shared_address(to)), "r"(shared_address(barrier)),
+               "r"(rank), "r"(value)
+               : "memory");
+}
+__device__ inline void store_async(float* to, uint64_t* barrier, uint32_t rank, float value) {
+  store_async(reinterpret_cast<uint32_t*>(to), barrier, rank, __float_as_uint(value));
+}
+// Two numbers; `to` is a multiple of eight bytes.
+__device__ inline void store_async(float* to, uint64_t* barrier, uint32_t rank, float first, float second) {
+  asm volatile(PROTO_ENGINE_STORE_ASYNC("v2.b32", "{%3, %4}")::"r"(shared_address(to)), "r"(shared_address(barrier)),
+               "r"(rank), "r"(__float_as_uint(first)), "r"(__float_as_uint(second))
+               : "memory");
+}
+__device__ inline void store_async(double* to, uint64_t* barrier, uint32_t rank, double value) {
+  asm volatile(PROTO_ENGINE_STORE_ASYNC("b64", "%3")::"r"(shared_address(to)), "r"(shared_address(barrier)),
+               "r"(rank), "l"(__double_as_longlong(value))
+               : "memory");
+}
+#undef PROTO_ENGINE_STORE_ASYNC
 // tma_load_2d for several blocks at once, those whose bits are set in `blocks`: the box lands in the same place of
 // each, and its bytes count towards the barrier in the same place of each.
 __device__ inline void tma_load_2d_multicast(void* shared, const CUtensorMap* map, uint64_t* barrier, int32_t x,

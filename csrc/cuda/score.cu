@@ -2,19 +2,12 @@
 #include <algorithm>
 #include <limits>
 
-#include "launch.cuh"
 #include "score.cuh"
 #include "score.h"
+#include "score_launch.cuh"
 
 namespace proto_engine {
 namespace {
-
-bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBFloat16; }
-bool is_bfloat16(DType dtype) { return dtype == DType::kBFloat16; }
-bool on_tensor_cores(DType dtype, int64_t dim) { return use_tensor_cores(is_half(dtype), is_bfloat16(dtype), dim); }
-
-// The workspace: float64 vectors [C, padded], then two 16-bit terms or one of float32 [padded classes, padded].
-int64_t exact_bytes(int64_t num_classes, int64_t dim) { return num_classes * padded_dim(dim) * 8; }
 
 cudaError_t current_multiprocessors(int* count) {
   int device = 0;
@@ -44,21 +37,11 @@ cudaError_t launch_group(const ScoreParams& params, cudaStream_t stream) {
   return params.sigma ? launch<T, kTensor, 32, true>(params, stream) : launch<T, kTensor, 32, false>(params, stream);
 }
 
-cudaError_t launch_any(const Rows& rows, const void* workspace, ScoreParams params, cudaStream_t stream) {
+cudaError_t launch_any(const Rows& rows, const ScoreParams& params, cudaStream_t stream) {
   if (rows.count == 0) return cudaSuccess;
   const int64_t slices = ceil_div(rows.dim, 32), groups = ceil_div(params.num_classes, 16);
   if (rows.dim < 1 || params.num_classes < 1 || groups >= std::numeric_limits<int32_t>::max() / slices)
     return cudaErrorInvalidValue;  // steps are counted in 32 bits
-  const int64_t bytes = rows.dtype == DType::kFloat64 ? 8 : rows.dtype == DType::kFloat32 ? 4 : 2;
-  params.rows = rows.data;
-  params.n = rows.count;
-  params.stride = rows.stride;
-  params.dim = rows.dim;
-  params.aligned = reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && rows.stride * bytes % 16 == 0;
-  params.exact = static_cast<const double*>(workspace);
-  params.folded = static_cast<const unsigned char*>(workspace) + exact_bytes(params.num_classes, rows.dim);
-  params.padded = padded_dim(rows.dim);
-  params.reach = score_reach(is_half(rows.dtype), is_bfloat16(rows.dtype), rows.dim);
   const bool tensor = on_tensor_cores(rows.dtype, rows.dim);
   switch (rows.dtype) {
     case DType::kFloat16:
@@ -98,20 +81,18 @@ cudaError_t launch_prepare_folded(const double* folded, int64_t num_classes, int
 
 cudaError_t launch_score_top2(const Rows& rows, const void* workspace, int64_t num_classes, int64_t* label,
                               double* best, double* second, cudaStream_t stream) {
-  ScoreParams params = {};
-  params.num_classes = num_classes;
+  ScoreParams params = score_params(rows, workspace, num_classes);
   params.label = label;
   params.best = best;
   params.second = second;
-  return launch_any(rows, workspace, params, stream);
+  return launch_any(rows, params, stream);
 }
 
 cudaError_t launch_score(const Rows& rows, const void* workspace, int64_t num_classes, float* sigma,
                          cudaStream_t stream) {
-  ScoreParams params = {};
-  params.num_classes = num_classes;
+  ScoreParams params = score_params(rows, workspace, num_classes);
   params.sigma = sigma;
-  return launch_any(rows, workspace, params, stream);
+  return launch_any(rows, params, stream);
 }
 
 }  // namespace proto_engine

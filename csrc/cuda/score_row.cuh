@@ -73,7 +73,23 @@ struct BestTwo {
       second = value;
     }
   }
+  // As row i's; -1 and NaN where it is not usable.
+  __device__ void store(const ScoreParams& params, int64_t i, bool usable) const {
+    const double nan = not_a_number();
+    params.label[i] = usable ? label : -1;
+    params.best[i] = usable ? best : nan;
+    params.second[i] = usable ? second : nan;
+  }
 };
+
+// Whether s32 can be relied on, from the sum of squares in float32: beyond these limits products may have over- or
+// underflowed.
+__device__ inline bool is_certain(float square) { return square > 0x1p-60f && square < 0x1p+60f; }
+
+// What the s32 of a class must reach, so that it could be first or second.
+__device__ inline double least_candidate(const ScoreParams& params, float runner_up, float square) {
+  return static_cast<double>(runner_up) - params.reach * __dsqrt_rn(static_cast<double>(square));
+}
 
 // A row and a float64 vector straight from memory; every thread of the warp calls it.
 template <class T>
@@ -137,10 +153,10 @@ struct ScoreRow {
     return sum;
   }
 
-  // The sum of squares in float32. Beyond these limits products may have over- or underflowed.
+  // The sum of squares in float32.
   __device__ float rough_square(const float* sums) {
     const float square = value(sums, kClasses);
-    certain = certain && square > 0x1p-60f && square < 0x1p+60f;
+    certain = certain && is_certain(square);
     return square;
   }
 
@@ -167,7 +183,7 @@ struct ScoreRow {
     first = a;
     runner_up = b;
     const float square = rough_square(shared.lists.sums);
-    reach = static_cast<double>(runner_up) - params.reach * __dsqrt_rn(static_cast<double>(square));
+    reach = least_candidate(params, runner_up, square);
 
     int32_t count = 0;
 #pragma unroll
@@ -246,11 +262,7 @@ struct ScoreRow {
       const double dot = pinned_product(data, params.exact + (c < 0 ? 0 : c) * params.padded, params.dim, c >= 0);
       if (c >= 0) result.add(c, __ddiv_rn(dot, norm));
     }
-    if (!there || lane != 0) return;
-    const double nan = not_a_number();
-    params.label[i] = usable ? result.label : -1;
-    params.best[i] = usable ? result.best : nan;
-    params.second[i] = usable ? result.second : nan;
+    if (there && lane == 0) result.store(params, i, usable);
   }
 
   // sigma of a group of classes; in float64 where float32 does not reach.

@@ -1,6 +1,7 @@
 // When wgmma_cluster_kernel is launched, and how.
 #pragma once
 
+#include "cluster_launch.cuh"
 #include "epilogue.cuh"
 #include "wgmma_cluster.cuh"
 #include "wgmma_launch.cuh"
@@ -26,36 +27,6 @@ inline bool is_for_clusters(const TilePass& pass) {
          pass.rows.count <= INT32_MAX - kSquare * kTile;
 }
 
-// One launch in clusters of kSquareBlocks blocks, as many as run at the same time but no more than `most`.
-template <class... Parameters, class... Arguments>
-cudaError_t start_clusters(void (*kernel)(Parameters...), int64_t most, unsigned threads, size_t shared,
-                           cudaStream_t stream, const Arguments&... arguments) {
-#if defined(PROTO_ENGINE_CUDA_HOST)
-  const int64_t clusters = most < cuda_host::kClusters ? most : cuda_host::kClusters;
-  cuda_host::launch_clusters(static_cast<unsigned>(clusters) * kSquareBlocks, threads, kSquareBlocks, shared, stream,
-                             [&] { kernel(arguments...); });
-  return cudaSuccess;
-#else
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = kSquareBlocks;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(kSquareBlocks);
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
-  int clusters = 0;
-  const cudaError_t error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
-  if (error != cudaSuccess) return error;
-  if (clusters == 0) return cudaErrorInvalidConfiguration;
-  config.gridDim = dim3(static_cast<unsigned>(most < clusters ? most : clusters) * kSquareBlocks);
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
-#endif
-}
-
 // launch_wgmma with clusters where they can do the work; the same results.
 template <class T, template <class> class Epilogue>
 cudaError_t launch_wgmma_clusters(const TilePass& pass, const typename Epilogue<WgmmaLoop<T>>::Params& params,
@@ -71,8 +42,8 @@ cudaError_t launch_wgmma_clusters(const TilePass& pass, const typename Epilogue<
       OperandMaps maps;
       error = prepare_wgmma<Loop>(kernel, pass, device, WgmmaCluster<T>::kBoxRows, kShared, &maps);
       if (error != cudaSuccess) return error;
-      return start_clusters(kernel, pass.work.last, Loop::kThreads, kShared, stream, pass.work, maps.rows,
-                            maps.columns, pass.rows.operand, pass.columns.operand, params);
+      return start_clusters(kernel, kSquareBlocks, pass.work.last, Loop::kThreads, kShared, stream, pass.work,
+                            maps.rows, maps.columns, pass.rows.operand, pass.columns.operand, params);
     }
   }
   return launch_wgmma<T, Epilogue>(pass, params, stream);

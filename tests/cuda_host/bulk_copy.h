@@ -86,12 +86,21 @@ struct BulkCopy {
   int32_t x, y;
 };
 
+// A number from a block of the cluster.
+struct Store {
+  void* to;
+  uint64_t* barrier;
+  unsigned char value[8];
+  std::size_t bytes;
+};
+
 struct BulkCopies {
   std::map<uint64_t*, Barrier> barriers;
   std::vector<BulkCopy> under_way;
+  std::vector<Store> stores;  // under way as well
 
   bool at_rest() const {
-    bool rest = under_way.empty();
+    bool rest = under_way.empty() && stores.empty();
     for (const auto& [word, barrier] : barriers)
       rest = rest && barrier.pending == barrier.count && barrier.bytes == 0;
     return rest;
@@ -152,6 +161,7 @@ inline void mbarrier_arrive_expect_tx(uint64_t* word, uint32_t bytes) {
 }
 
 inline void land_one(BulkCopies& copies);
+inline void land_one_store(BulkCopies& copies);
 
 inline bool mbarrier_try_wait(uint64_t* word, uint32_t parity) {
   Block& block = *Block::current();
@@ -162,6 +172,10 @@ inline bool mbarrier_try_wait(uint64_t* word, uint32_t parity) {
   BulkCopies& copies = block_local<BulkCopies>();
   if (!copies.under_way.empty()) {
     land_one(copies);
+    return barrier.phase != parity;
+  }
+  if (!copies.stores.empty()) {
+    land_one_store(copies);
     return barrier.phase != parity;
   }
   barrier.waiting.push_back(block.thread().index);
@@ -207,6 +221,18 @@ inline void land_one(BulkCopies& copies) {
     }
   Barrier& barrier = barrier_at(copy.barrier);
   barrier.bytes -= int64_t{width} * copy.map.box_rows * 2;
+  end_phase_if_complete(barrier);
+}
+
+// In any order.
+inline void land_one_store(BulkCopies& copies) {
+  Block& block = *Block::current();
+  std::swap(copies.stores[block.seeded() ? block.draw(copies.stores.size()) : 0], copies.stores.back());
+  const Store store = copies.stores.back();
+  copies.stores.pop_back();
+  std::memcpy(store.to, store.value, store.bytes);
+  Barrier& barrier = barrier_at(store.barrier);
+  barrier.bytes -= static_cast<int64_t>(store.bytes);
   end_phase_if_complete(barrier);
 }
 

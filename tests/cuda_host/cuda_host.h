@@ -28,6 +28,7 @@ inline float __uint_as_float(unsigned x) { return cuda_host::same_bits<float>(x)
 inline unsigned __float_as_uint(float x) { return cuda_host::same_bits<unsigned>(x); }
 inline float __int_as_float(int x) { return cuda_host::same_bits<float>(x); }
 inline int __float_as_int(float x) { return cuda_host::same_bits<int>(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline double __longlong_as_double(long long x) { return cuda_host::same_bits<double>(x); }
 inline long long __double_as_longlong(double x) { return cuda_host::same_bits<long long>(x); }
 

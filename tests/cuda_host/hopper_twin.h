@@ -63,6 +63,30 @@ inline void mbarrier_arrive_at(uint64_t* word, uint32_t rank) {
   arrive_at(barrier_at(static_cast<uint64_t*>(in_block(other, word)), other));
 }
 
+// Two numbers of 4 bytes that are stored together.
+struct alignas(8) TwoFloats {
+  float first, second;
+};
+
+template <class T>
+void store_async(T* to, uint64_t* word, uint32_t rank, T value) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "what st.async takes here");
+  Block& block = *Block::current();
+  if (!block.is_shared(to, sizeof(T)) || reinterpret_cast<uintptr_t>(to) % sizeof(T))
+    block.fail("st.async: the place must be shared memory, a multiple of its size");
+  if (block.seeded() && block.draw(8) == 0) block.give_way();
+  Block& other = peer(rank, "st.async");
+  Barrier& barrier = barrier_at(static_cast<uint64_t*>(in_block(other, word)), other);
+  Store store{in_block(other, to), static_cast<uint64_t*>(in_block(other, word)), {}, sizeof(T)};
+  std::memcpy(store.value, &value, sizeof(T));
+  std::memset(store.to, kPoison, sizeof(T));
+  block_local<BulkCopies>(other).stores.push_back(store);
+  wake(barrier);  // they see to it that it lands
+}
+inline void store_async(float* to, uint64_t* word, uint32_t rank, float first, float second) {
+  store_async(reinterpret_cast<TwoFloats*>(to), word, rank, TwoFloats{first, second});
+}
+
 // Each block's copy lands by itself.
 inline void tma_load_2d_multicast(void* shared, const CUtensorMap* map, uint64_t* word, int32_t x, int32_t y,
                                   uint16_t blocks) {

@@ -29,6 +29,8 @@ const char* message_of(const Work& work) {
 
 extern "C" {
 
+int64_t host_num_meetings() { return cuda_host::num_meetings; }
+
 int64_t host_score_workspace_bytes(int64_t num_classes, int64_t dim) {
   return score_workspace_bytes(num_classes, dim);
 }
@@ -41,11 +43,11 @@ const char* host_prepare_folded(const double* folded, int64_t num_classes, int64
 
 const char* host_score_top2(const void* data, int64_t n, int64_t dim, int64_t stride, int32_t dtype,
                             const void* workspace, int64_t num_classes, int64_t* label, double* best, double* second,
-                            uint64_t seed) {
+                            uint64_t seed, int32_t cluster) {
   cuda_host::launch_seed = seed;
   return message_of([&] {
-    return launch_score_top2(rows_of(data, n, dim, stride, dtype), workspace, num_classes, label, best, second,
-                             nullptr);
+    const auto launch = cluster ? launch_score_top2_cluster : launch_score_top2;
+    return launch(rows_of(data, n, dim, stride, dtype), workspace, num_classes, label, best, second, nullptr);
   });
 }
 

@@ -11,6 +11,8 @@ namespace cuda_host {
 
 constexpr unsigned kFullMask = 0xffffffffu;
 
+inline int64_t num_meetings = 0;  // of warps, all launches: how much work they did together
+
 // combine(slots, n): the slots of lanes 0 to n - 1.
 template <class Slot, class Combine>
 void meet(const char* what, Slot& mine, Combine&& combine) {
@@ -27,6 +29,7 @@ void meet(const char* what, Slot& mine, Combine&& combine) {
   Slot* slots[kWarpSize];
   for (int l = 0; l < warp.size; ++l) slots[l] = static_cast<Slot*>(warp.slots[l]);
   combine(slots, warp.size);
+  ++num_meetings;
   warp.arrived = 0;
   const unsigned first = block.thread().index - static_cast<unsigned>(block.lane());
   for (int l = 0; l < warp.size; ++l)

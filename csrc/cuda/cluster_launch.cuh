@@ -1,0 +1,39 @@
+// Launches in clusters of blocks, which compute capability 9.0 has.
+#pragma once
+
+#include "launch.cuh"
+
+namespace proto_engine {
+
+// One launch in clusters of `size` blocks, as many clusters as run at the same time but no more than `most`.
+// cudaErrorInvalidConfiguration where not one can run.
+template <class... Parameters, class... Arguments>
+cudaError_t start_clusters(void (*kernel)(Parameters...), unsigned size, int64_t most, unsigned threads,
+                           size_t shared, cudaStream_t stream, const Arguments&... arguments) {
+#if defined(PROTO_ENGINE_CUDA_HOST)
+  const int64_t clusters = most < cuda_host::kClusters ? most : cuda_host::kClusters;
+  cuda_host::launch_clusters(static_cast<unsigned>(clusters) * size, threads, size, shared, stream,
+                             [&] { kernel(arguments...); });
+  return cudaSuccess;
+#else
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = size;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(size);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int clusters = 0;
+  const cudaError_t error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (error != cudaSuccess) return error;
+  if (clusters == 0) return cudaErrorInvalidConfiguration;
+  config.gridDim = dim3(static_cast<unsigned>(most < clusters ? most : clusters) * size);
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+#endif
+}
+
+}  // namespace proto_engine
