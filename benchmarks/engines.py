@@ -128,18 +128,33 @@ def gpu_engines(device: Any, names: tuple[str, ...] = (*GPU, "faiss")) -> tuple[
     return tuple(found)
 
 
+@functools.cache
+def score_kernels(device: Any) -> tuple[Engine, ...]:
+    """The two ways in which "cuda" finds the best two classes: single blocks, and clusters of them."""
+    found = (_made(f"cuda {name}", device, clusters=name == "clusters") for name in ("blocks", "clusters"))
+    return tuple(engine for engine in found if engine is not None)
+
+
 def _loop(which: str, device: Any) -> Engine | None:
-    name = f"cuda {which}"
+    return _made(f"cuda {which}", device, loop=which)
+
+
+def _made(name: str, device: Any, **options: Any) -> Engine | None:
+    """The backend "cuda" with these options, where it can have them."""
+    number = device.index or 0
     try:
         from proto_engine.backends.cuda import CudaBackend
 
-        instance = CudaBackend(loop=which)
-        runs = instance._available_loops(device.index or 0)
+        instance = CudaBackend(**options)
+        runs, clusters = instance._available_loops(number), instance._clusters_can_score(number)
     except Exception as error:
         left_out(name, error)
         return None
-    if which not in runs:
+    if options.get("loop", runs[0] if runs else None) not in runs:
         left_out(name, f"the tile loops to run here are {', '.join(runs) or 'none'}")
+        return None
+    if options.get("clusters") and not clusters:
+        left_out(name, "there are no clusters of blocks for scores")
         return None
     return _probe("cuda", device, instance, name)
 

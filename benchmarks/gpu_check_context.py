@@ -12,7 +12,8 @@ from processes import Runner
 from verified import ROOT, Gpu
 
 PASSED, FAILED = "passed", "failed"
-LOOPS = ("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cupy/simt", "cupy/mma")
+# Tile loops, and among them what is as new and may hang as well: the scores of clusters of blocks.
+LOOPS = ("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cuda/score-cluster", "cupy/simt", "cupy/mma")
 
 
 @dataclass
@@ -45,7 +46,7 @@ def loops_here(context: Context) -> list[str]:
     """The tile loops that can run on this GPU with what is installed."""
     number = tuple(map(int, context.gpu.capability.split(".")))
     can = {"simt": number >= (7, 5), "mma": number >= (8, 0)}
-    can |= dict.fromkeys(("wgmma", "wgmma-cluster"), number == (9, 0))
+    can |= dict.fromkeys(("wgmma", "wgmma-cluster", "score-cluster"), number == (9, 0))
     found = [loop for loop in LOOPS if can[name_of(loop)]]
     return found if importlib.util.find_spec("cupy") else [loop for loop in found if not loop.startswith("cupy")]
 

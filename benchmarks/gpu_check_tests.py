@@ -26,7 +26,13 @@ _THREADS = {"OMP_NUM_THREADS": "2", "PROTO_ENGINE_NUM_THREADS": "4"}
 _NOTHING_RAN = 5  # pytest's status
 _LISTS = re.compile(r"\b(EXACT|SCORING)\b")  # of all backends, each tile loop for itself
 # Tests of a loop have its name among their parameters; "mma" is in "wgmma" too.
-_TESTS_OF = {"simt": "simt", "mma": "mma and not wgmma", "wgmma": "wgmma and not cluster", "wgmma-cluster": "cluster"}
+_TESTS_OF = {
+    "simt": "simt",
+    "mma": "mma and not wgmma",
+    "wgmma": "wgmma and not cluster",
+    "wgmma-cluster": "cluster and wgmma",
+    "score-cluster": "cluster and not wgmma",
+}
 _TESTS_OF_NO_LOOP = "not simt and not mma and not cluster"
 
 

@@ -82,6 +82,7 @@ SUMMARIES = (
         [
             ("copy", _copy),
             *((f"`{name}`", of(name, _CORRECT)) for name in ("cuda", "cupy", "faiss", "torch")),
+            *((f"`cuda`, {name}", of(f"cuda {name}", _CORRECT)) for name in ("blocks", "clusters")),
             ("`cuda`, scores only", of("cuda", "score_samples")),
             *((name, of(name, _CORRECT)) for name in ("torch chunked", "cupy chunked", "faiss index")),
             ("copy to the device", _to_device),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from baselines_score import array_score, faiss_score, torch_score
 from checks import require
-from engines import Engine, gpu_engines, installed, left_out
+from engines import Engine, gpu_engines, installed, left_out, score_kernels
 from inputs import itemsize, relu_bank
 from parts import Case, Side, Variant
 
@@ -85,6 +85,9 @@ def variants(case: Case, place: Place) -> list[Variant]:
     for e in engines:
         found.append(Variant(e.name, CORRECT, "ours", 1, partial(correct, e), meter=e.meter))
         found.append(Variant(e.name, SCORE, "ours", 1, partial(score, e), meter=e.meter))
+    if any(e.name == "cuda" for e in engines):
+        for e in score_kernels(place.device):
+            found.append(Variant(e.name, CORRECT, "ours", 1, partial(correct, e), meter=e.meter))
     found.append(Variant("torch chunked", CORRECT, "baseline", 1, plain_torch))
     if installed("cupy", "cupy chunked"):
         found.append(Variant("cupy chunked", CORRECT, "baseline", 1, plain_cupy))

@@ -13,6 +13,7 @@ import pytest
 
 from proto_engine.backends import backends, get
 from proto_engine.backends.base import Backend, Pool, condition_numpy
+from proto_engine.backends.device import SCORE_CLUSTER
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.ops import eta_of
 
@@ -45,17 +46,27 @@ def numba_compiles_nothing() -> str | None:
     return None
 
 
-def on_gpu() -> list[Any]:
+def on_gpu() -> list[str]:
     """Backends that compute on a GPU, a name for each of their tile loops; none where there is no GPU."""
     names = [name for name in available("numba-cuda") if numba_compiles_nothing() is None]
     for name in available("cuda", "cupy"):
         names += [f"{name}:{loop}" for loop in get(name)._available_loops(0)]  # type: ignore[attr-defined]
+    return names
+
+
+def clusters_on_gpu() -> list[str]:
+    """The scores of clusters of blocks, where there are clusters."""
+    can = [name for name in available("cuda") if get(name)._clusters_can_score(0)]  # type: ignore[attr-defined]
+    return [f"{name}:{SCORE_CLUSTER}" for name in can]
+
+
+def gpu_params(names: list[str]) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.gpu) for name in names]
 
 
-ON_GPU = on_gpu()
+ON_GPU = gpu_params(on_gpu())
 EXACT = [*available("cpu", "numba", "torch"), *ON_GPU]
-SCORING = [*available("cpu", "numba", "torch", "faiss"), *ON_GPU]
+SCORING = [*available("cpu", "numba", "torch", "faiss"), *ON_GPU, *gpu_params(clusters_on_gpu())]
 REFERENCE = ReferenceBackend()
 
 
@@ -89,7 +100,8 @@ class Engine:
         elif name.startswith("cuda:"):
             from proto_engine.backends.cuda import CudaBackend
 
-            self.backend = CudaBackend(name.removeprefix("cuda:"), self.native_cuda)
+            loop, clusters = name.removeprefix("cuda:"), name == f"cuda:{SCORE_CLUSTER}"
+            self.backend = CudaBackend(None if clusters else loop, self.native_cuda, clusters=clusters)
         elif name.startswith("cupy:"):
             from proto_engine.backends.cupy import CupyBackend
 

@@ -35,7 +35,7 @@ from proto_engine.backends.cupy_launches import Launches, blocks_for, class_grid
 from proto_engine.backends.cupy_programs import by_value
 from proto_engine.backends.cupy_score_launches import score_reach
 from proto_engine.backends.device import StoredRows, TilePass, TileRows, Work
-from proto_engine.backends.device_scoring import score, top2
+from proto_engine.backends.device_scoring import SigmaOutput, Top2Output, score, top2
 
 ROOT = Path(__file__).parent.parent
 needs_cupy = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
@@ -232,9 +232,9 @@ def test_scores_on_the_host_are_the_references(kernels, dtype, dim):
     x, _ = case("normal", 70, dim, dtype)
     folded = class_vectors(np.random.default_rng(0), 14, dim)
     rows = HostEngine(kernels, "mma").rows(x)
-    for found, right in zip(top2(rows, folded), REFERENCE.top2(x, folded), strict=True):
+    for found, right in zip(top2(rows, folded, Top2Output()), REFERENCE.top2(x, folded), strict=True):
         assert_same_bits(np.asarray(found), right)
-    sigma = np.asarray(score(rows, folded))
+    sigma = np.asarray(score(rows, folded, SigmaOutput()))
     assert np.abs(sigma - np.asarray(REFERENCE.score(x, folded))).max() <= error_bound(dim)
 
 

@@ -256,6 +256,30 @@ def test_engines_leave_out_loops_that_must_not_run(monkeypatch, capsys):
     engines.gpu_engines.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("capability", "without", "names"),
+    [
+        ((9, 0), "", ["cuda blocks", "cuda clusters"]),
+        ((9, 0), "score-cluster", ["cuda blocks"]),
+        ((8, 0), "", ["cuda blocks"]),
+    ],
+)
+def test_both_kernels_of_the_scores_are_timed_where_there_are_both(monkeypatch, capsys, capability, without, names):
+    from proto_engine.backends.cuda import CudaBackend
+
+    monkeypatch.setattr(engines, "_said", set())
+    monkeypatch.setattr(engines, "why_not", lambda name: None)
+    monkeypatch.setattr(CudaBackend, "compute_capability", lambda self, device: capability)
+    monkeypatch.setattr(engines.Engine, "call", lambda self, function, rows: None)
+    monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", without)
+    engines.score_kernels.cache_clear()
+    found = engines.score_kernels(torch.device("cpu"))
+    assert [engine.name for engine in found] == names
+    assert [engine.instance._clusters for engine in found] == [False, True][: len(names)]
+    assert ("cuda clusters left out: there are no clusters" in capsys.readouterr().err) == (len(names) == 1)
+    engines.score_kernels.cache_clear()
+
+
 def test_engines_say_once_what_is_not_installed(capsys):
     assert engines.installed("numpy", "numpy dense")
     for _ in range(2):

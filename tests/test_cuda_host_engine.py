@@ -187,6 +187,22 @@ class Wrong:
         return spoiled
 
 
+class Noting:
+    """A native module that keeps the names of what is asked of it."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda, self.names = cuda, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self._cuda, name)
+
+
+@pytest.fixture
+def launched(core) -> Noting:
+    return Noting(core.cuda)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """A smaller case than on a GPU."""
@@ -199,7 +215,7 @@ def small(monkeypatch):
 def test_self_check_passes(core, monkeypatch):
     monkeypatch.setattr(module, "_outcomes", {})
     found = module._outcomes_of(CudaBackend(None, core.cuda))
-    assert found == dict.fromkeys(("cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cuda/score"))
+    assert found == dict.fromkeys((*(f"cuda/{loop}" for loop in LOOPS), "cuda/score", "cuda/score-cluster"))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +254,22 @@ def test_auto_takes_the_fastest_verified_loop_that_passes(core, use, small, monk
         choose("auto", on_cpu=False, device=0)
 
 
+def test_verified_clusters_score_for_the_public_functions(use, launched, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((300, 520)).astype(np.float16), rng.integers(0, 4, 300)
+    wanted = select(x, labels, backend="cpu")
+    corrections = pe.correct_labels(x, labels, wanted, backend="cpu")
+    for verified, launch in ((set(), "score_top2"), ({"cuda/score-cluster"}, "score_top2_cluster")):
+        runs = [{"compute_capability": "9.0", "verified": frozenset(verified)}]
+        monkeypatch.setattr(gpu_record, "recorded_runs", lambda runs=runs: runs)
+        launched.names.clear()
+        use(None, native=launched, checked=True)
+        found = pe.correct_labels(x, labels, wanted, backend="cuda")
+        assert {name for name in launched.names if name.startswith("score_")} == {launch}
+        for field in ("labels", "score", "margin"):
+            assert_same_bits(getattr(found, field), getattr(corrections, field))
+
+
 # ---- what compute-sanitizer examines -----------------------------------------------------------------------------
 
 
@@ -246,21 +278,24 @@ def test_small_launches_give_the_reference(core, loop):
     assert small_launches.differences(CudaBackend(loop, core.cuda), loop) == []
 
 
+def test_small_launches_of_clusters_give_the_reference(core, launched):
+    assert small_launches.differences(CudaBackend(native=launched, clusters=True), "score-cluster") == []
+    assert "score_top2_cluster" in launched.names and "score_top2" not in launched.names
+    wrong = CudaBackend(native=Wrong(core.cuda, "score_top2_cluster", -2), clusters=True)
+    assert small_launches.differences(wrong, "score-cluster") == [
+        f"{rows} rows of {dim}: second" for rows, dim in small_launches.CLUSTER_CASES
+    ]
+
+
 def test_small_launches_notice_what_is_wrong(core):
     found = small_launches.differences(CudaBackend("simt", Wrong(core.cuda, "rho", -2)), "simt")
     assert any(name.endswith("rho") for name in found)
 
 
-def test_small_launches_launch_everything(core):
-    launched: set[str] = set()
-
-    class Noting:
-        def __getattr__(self, name: str) -> Any:
-            launched.add(name)
-            return getattr(core.cuda, name)
-
-    small_launches.differences(CudaBackend("mma", Noting()), "mma")
+def test_small_launches_launch_everything(launched):
+    small_launches.differences(CudaBackend("mma", launched), "mma")
+    small_launches.differences(CudaBackend(native=launched, clusters=True), "score-cluster")
     headers = [cuda_host_library.NATIVE / "cuda" / name for name in ("proto_engine_cuda.h", "score.h")]
     wanted = {name for path in headers for name in re.findall(r"\bcudaError_t launch_(\w+)\(", path.read_text())}
     assert len(wanted) > 20
-    assert wanted - launched == set()
+    assert wanted - launched.names == set()

@@ -1,4 +1,5 @@
-"""The tile loops on a GPU: whole numbers, of which float32 loses nothing, so that every product must be exact.
+"""The tile loops on a GPU: whole numbers, of which float32 loses nothing, so that every product must be exact. And the
+scores of clusters of blocks, in the same way.
 
 On the host the same checks run with what stands in for CUDA.
 """
@@ -14,6 +15,10 @@ import numpy as np
 import pytest
 from cuda_host_classes import DTYPES, LOOPS, SHAPES, TILE
 from cuda_host_library import missing
+
+from proto_engine.backends.cuda import CudaBackend
+from proto_engine.backends.device import SCORE_CLUSTER
+from proto_engine.backends.self_check import trusting
 
 STREAM = 0
 TENSOR_CORES = ("mma", "wgmma", "wgmma-cluster")
@@ -59,6 +64,23 @@ def check_stored(cuda: ModuleType, loop: str, dtype: Any, m: int, dim: int, segm
     got = stored(cuda, loop, np.ascontiguousarray(np.hstack(parts)), segments)
     wrong = np.argwhere(got != wanted)
     assert not len(wrong), f"{len(wrong)} of {m * m} are wrong, the first at {wrong[0]}: {got[tuple(wrong[0])]}"
+
+
+def check_scores(cuda: ModuleType, dtype: Any, n: int, dim: int) -> None:
+    """Whole numbers over powers of two: no sum is rounded, so that their order does not matter."""
+    rng = np.random.default_rng(n)
+    x = rng.integers(-8, 9, (n, dim)).astype(dtype)
+    folded = np.ldexp(rng.integers(-8, 9, (14, dim)).astype(np.float64), -10)
+    double = x.astype(np.float64)
+    sigma = (double @ folded.T) / np.sqrt((double * double).sum(axis=1))[:, None]
+    label = sigma.argmax(axis=1)
+    backend = CudaBackend(native=cuda, clusters=True)
+    with trusting(f"cuda/{SCORE_CLUSTER}"):
+        found = backend.top2(backend.copied(x), folded)
+    best_two = np.sort(sigma, axis=1)[:, :-3:-1].T
+    for got, wanted in zip(found, (label, *best_two), strict=True):
+        wrong = np.flatnonzero(got != wanted)
+        assert not len(wrong), f"{len(wrong)} of {n} are wrong, the first in row {wrong[0]}: {got[wrong[0]]}"
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +133,26 @@ def test_plain_tile_loop_on_a_gpu_has_every_product(gpu, loop, m, dim):
 @pytest.mark.parametrize("loop", TENSOR_CORES)
 def test_tile_loop_on_the_host_has_every_product(tmp_path_factory, loop, dtype, m, dim, segments):
     check_stored(cuda_host_library.load(tmp_path_factory).cuda, loop, dtype, m, dim, segments)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("n", "dim"),  # one row of one block; every number of blocks in a cluster; more tiles than clusters run at once
+    [(1, 256), (64, 512), (130, 768), (500, 1000), (700, 1280), (900, 1536), (1100, 1792), (90000, 256), (90000, 2048)],
+)
+@pytest.mark.parametrize("kernel", [SCORE_CLUSTER])
+def test_scores_of_clusters_on_a_gpu(gpu, kernel, n, dim, dtype):
+    if gpu.device_properties(0)["compute_capability"] != (9, 0):
+        pytest.skip("this GPU has no such instructions")
+    for _ in range(3):
+        check_scores(gpu, dtype, n, dim)
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.parametrize(("dtype", "n", "dim"), [(np.float16, 130, 768), (ml_dtypes.bfloat16, 700, 1280)])
+def test_scores_of_clusters_on_the_host(tmp_path_factory, dtype, n, dim):
+    check_scores(cuda_host_library.load(tmp_path_factory).cuda, dtype, n, dim)
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

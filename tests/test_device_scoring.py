@@ -306,9 +306,9 @@ def test_rows_on_the_device_are_scored_where_they_are(dtype):
         memory = gpu.empty(x.nbytes)
         gpu.upload(x, memory.pointer)
     rows = DeviceRows(gpu, memory.pointer, *x.shape, x.shape[1], x.dtype, memory)
-    for found, wanted in zip(top2(rows, folded), REFERENCE.top2(x, folded), strict=True):
+    for found, wanted in zip(top2(rows, folded, Top2Output()), REFERENCE.top2(x, folded), strict=True):
         assert_same_bits(found, wanted)
-    sigma = score(rows, folded)
+    sigma = score(rows, folded, SigmaOutput())
     assert sigma.shape == (30, 5)
     assert_same_bits(np.asarray(sigma), REFERENCE.score(x, folded).astype(np.float32))
 

@@ -15,7 +15,7 @@ from gpu_check_sanitizer import sanitizer  # isort: skip
 from gpu_check_steps import benchmarks, record  # isort: skip
 from rows import append_rows  # isort: skip
 
-NATIVE = ["cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster"]
+NATIVE = ["cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cuda/score-cluster"]
 HANGS = {"-k 'wgmma and": (None, "....")}
 WITHOUT = "PROTO_ENGINE_WITHOUT_LOOPS"
 
@@ -34,12 +34,12 @@ def went_on_without(context, **answers):
 
 def test_every_native_loop_has_a_minute_by_itself(context):
     outcome = gpu_check_tests.loops(context)
-    assert (outcome.outcome, outcome.detail) == (PASSED, "cuda/simt, cuda/mma, cuda/wgmma, cuda/wgmma-cluster")
-    assert outcome.loops == NATIVE and context.runner.limits == [60] * 4
+    assert (outcome.outcome, outcome.detail) == (PASSED, ", ".join(NATIVE))
+    assert outcome.loops == NATIVE and context.runner.limits == [60] * len(NATIVE)
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-x", "-k"]
+    selectors = ("simt", "mma and not wgmma", "wgmma and not cluster", "cluster and wgmma", "cluster and not wgmma")
     assert [list(command.words) for command in context.runner.commands] == [
-        [*words, f"{selector} and not cupy", "tests/test_cuda_tile_loops.py"]
-        for selector in ("simt", "mma and not wgmma", "wgmma and not cluster", "cluster")
+        [*words, f"{selector} and not cupy", "tests/test_cuda_tile_loops.py"] for selector in selectors
     ]
     context.gpu = verified.Gpu("another", "8.0", "")
     assert gpu_check_tests.loops(context).loops == ["cuda/simt", "cuda/mma"]
@@ -61,7 +61,7 @@ def test_a_loop_comes_through_if_a_test_passed_and_none_failed(context, end, why
     context.runner = FakeRunner(**{"-k 'mma and": end})
     outcome = gpu_check_tests.loops(context)
     assert (outcome.outcome, outcome.detail) == (FAILED, f"left out from here on: cuda/mma ({why})")
-    assert outcome.loops == ["cuda/simt", "cuda/wgmma", "cuda/wgmma-cluster"]
+    assert outcome.loops == [loop for loop in NATIVE if loop != "cuda/mma"]
 
 
 def test_loops_of_cupy_live_and_die_with_those_of_the_same_sources(context, monkeypatch):
@@ -69,7 +69,7 @@ def test_loops_of_cupy_live_and_die_with_those_of_the_same_sources(context, monk
     context.before["loops"] = Outcome(FAILED, "no time was left")
     assert dead_loops(context) == []  # nothing is known
     context.before["loops"] = Outcome(FAILED, "", loops=["cuda/simt", "cuda/wgmma"])
-    assert dead_loops(context) == ["cuda/mma", "cuda/wgmma-cluster", "cupy/mma"]
+    assert dead_loops(context) == ["cuda/mma", "cuda/wgmma-cluster", "cuda/score-cluster", "cupy/mma"]
     monkeypatch.setattr("gpu_check_context.importlib.util.find_spec", lambda name: None)
     context.gpu = verified.Gpu("another", "8.0", "")
     assert dead_loops(context) == ["cuda/mma"]
@@ -101,7 +101,7 @@ def test_a_loop_that_hangs_has_no_lane_and_no_other_command_starts_it(context):
 def test_a_loop_that_hangs_is_not_examined(context):
     went_on_without(context, **HANGS)
     outcome = sanitizer(context)
-    assert (outcome.outcome, outcome.detail) == (FAILED, "left out: cuda/wgmma; 20 runs, all clean")
+    assert (outcome.outcome, outcome.detail) == (FAILED, "left out: cuda/wgmma; 24 runs, all clean")
     assert outcome.loops == [loop for loop in LOOPS if loop != "cuda/wgmma"]
     assert not any(str(command).endswith("cuda wgmma") for command in context.runner.commands)
     assert "small_launches.py cuda wgmma-cluster" in started(context)
@@ -128,7 +128,7 @@ def test_the_loops_that_came_through_everything_are_recorded_all_the_same(contex
         context.before[name] = step(context)
     context.before["planted"] = Outcome(PASSED, "")
     outcome = record(context)
-    assert (outcome.outcome, outcome.loops) == (PASSED, ["cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster", "cupy/mma"])
+    assert (outcome.outcome, outcome.loops) == (PASSED, [*NATIVE[1:], "cupy/mma"])
 
 
 def test_a_loop_that_hangs_later_is_not_recorded_either(context):

@@ -32,7 +32,8 @@ def test_build_is_for_this_gpu_alone_and_into_this_python(context):
     assert {"--no-build-isolation", "--no-deps"} <= set(command.words)
     assert command.environment == {"PROTO_ENGINE_CUDA": "1", "PROTO_ENGINE_CUDA_ARCHS": "90a-real"}
     assert verified.Gpu("", "8.6", "").architectures == "86-real"
-    assert context.runner.commands[1].environment == {"PROTO_ENGINE_WITHOUT_LOOPS": "simt,mma,wgmma,wgmma-cluster"}
+    everything = "simt,mma,wgmma,wgmma-cluster,score-cluster"
+    assert context.runner.commands[1].environment == {"PROTO_ENGINE_WITHOUT_LOOPS": everything}
     context.runner = FakeRunner(pip=(1, "nvcc fatal"))
     assert steps.build(context).detail == "pip install: status 1"
 
@@ -44,7 +45,8 @@ def test_tests_of_a_loop_decide_about_that_loop(context):
     )
     outcome = gpu_check_tests.tests(context)
     assert outcome.outcome == FAILED
-    assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma-cluster", "cupy/mma"]  # no test of cupy/simt ran
+    through = ["cuda/simt", "cuda/mma", "cuda/wgmma-cluster", "cuda/score-cluster", "cupy/mma"]
+    assert outcome.loops == through  # no test of cupy/simt ran
     assert "failed: cuda/wgmma (1 failed, 3 passed in 1s)" in outcome.detail
 
 
@@ -55,13 +57,22 @@ def test_tests_of_a_backend_decide_about_all_of_its_loops(context):
         context.runner._answers = {" ".join(Command(lane)._quoted): end}
         outcome = gpu_check_tests.tests(context)
         assert outcome.outcome == FAILED
-        assert outcome.loops == ["cuda/simt", "cuda/mma", "cuda/wgmma", "cuda/wgmma-cluster"]
+        assert outcome.loops == [loop for loop in LOOPS if loop.startswith("cuda/")]
 
 
 def test_tests_that_all_skip_verify_nothing(context):
     context.runner = FakeRunner(pytest="40 skipped, 500 deselected in 1s")
     outcome = gpu_check_tests.tests(context)
     assert (outcome.outcome, outcome.loops) == (FAILED, [])
+
+
+def test_every_loop_has_tests_of_its_own():
+    """By the expressions that select them, among names as tests and their parameters have them."""
+    selectors = gpu_check_tests._TESTS_OF
+    assert {loop.partition("/")[2] for loop in LOOPS} == set(selectors)
+    for name in selectors:
+        has = {word: word in f"test_a[cuda:{name}]" for word in ("simt", "mma", "wgmma", "cluster")}
+        assert [other for other, selector in selectors.items() if eval(selector, has)] == [name]
 
 
 def test_every_test_for_a_gpu_is_in_a_lane():
@@ -93,7 +104,7 @@ def test_planted_faults_must_all_be_found(context):
 def test_sanitizer_runs_every_tool_on_every_loop(context):
     outcome = gpu_check_sanitizer.sanitizer(context)
     assert outcome.outcome == PASSED and outcome.loops == list(LOOPS)
-    assert len(context.runner.commands) == 4 * 6
+    assert len(context.runner.commands) == 4 * len(LOOPS)
     answers = {"racecheck --error-exitcode 7": (7, "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors)")}
     context.runner = FakeRunner()
     context.runner._answers = {"small_launches.py cuda mma": (1, CLEAN), **answers}
@@ -103,7 +114,8 @@ def test_sanitizer_runs_every_tool_on_every_loop(context):
     assert "cuda/simt racecheck: RACECHECK SUMMARY: 2 hazards displayed (2 errors), status 7" in outcome.detail
     context.runner = FakeRunner()
     context.runner._answers = {"small_launches.py cuda wgmma": (0, "no summary")}
-    assert gpu_check_sanitizer.sanitizer(context).loops == ["cuda/simt", "cuda/mma", "cupy/simt", "cupy/mma"]
+    clean = ["cuda/simt", "cuda/mma", "cuda/score-cluster", "cupy/simt", "cupy/mma"]
+    assert gpu_check_sanitizer.sanitizer(context).loops == clean
 
 
 def test_without_a_sanitizer_nothing_counts_as_clean(context, monkeypatch):

@@ -15,6 +15,7 @@ import proto_engine as pe
 from proto_engine.backends import choose, gpu_record, small_case
 from proto_engine.backends.base import Picks
 from proto_engine.backends.cuda import loops_of
+from proto_engine.backends.device import loops_left_out
 from proto_engine.backends.device_backend import DeviceBackend
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.errors import BackendUnavailable
@@ -31,8 +32,8 @@ class FakeGpu(DeviceBackend):
     wrong: dict[str, str] = {}  # noqa: RUF012  what goes wrong, by loop
     capability = (9, 0)
 
-    def __init__(self, loop: str | None = None) -> None:
-        super().__init__(loop)
+    def __init__(self, loop: str | None = None, clusters: bool | None = None) -> None:
+        super().__init__(loop, clusters=clusters)
         self.runs: list[str] = []
 
     def gpu(self, device, stream):
@@ -40,6 +41,9 @@ class FakeGpu(DeviceBackend):
 
     def _available_loops(self, device):
         return SLOWEST_FIRST
+
+    def _clusters_can_score(self, device):
+        return self.capability == (9, 0) and "score-cluster" not in loops_left_out()
 
     def compute_capability(self, device):
         return self.capability
@@ -74,9 +78,9 @@ class FakeGpu(DeviceBackend):
         return REFERENCE.score(rows, folded)
 
     def top2(self, rows, folded):
-        module.require_scores(self, 0)
+        output = self._top2_output(0)
         label, best, second = REFERENCE.top2(rows, folded)
-        if "score" in self.wrong:
+        if "score" in self.wrong or (output.launch.endswith("cluster") and "score-cluster" in self.wrong):
             second[-1] = np.nextafter(second[-1], 2.0)
         return label, best, second
 
@@ -250,13 +254,46 @@ def test_scores_are_checked_by_themselves(monkeypatch):
     assert FakeGpu().loop(0) == "simt"
 
 
+def launch_of_scores(**options):
+    return FakeGpu(**options)._top2_output(0).launch
+
+
+def test_clusters_score_where_they_are_verified_or_asked_for(monkeypatch):
+    assert launch_of_scores() == "score_top2" and launch_of_scores(clusters=True) == "score_top2_cluster"
+    record(monkeypatch, "fake/score-cluster")
+    assert launch_of_scores() == "score_top2_cluster" and launch_of_scores(clusters=False) == "score_top2"
+    monkeypatch.setattr(FakeGpu, "capability", (8, 0))
+    assert launch_of_scores() == "score_top2"
+    with pytest.raises(BackendUnavailable, match="'fake' cannot score in clusters: device 0 does not run them"):
+        launch_of_scores(clusters=True)
+
+
+def test_clusters_that_fail_their_check_leave_the_scores_to_single_blocks(monkeypatch, caplog):
+    record(monkeypatch, "fake/score-cluster")
+    monkeypatch.setattr(FakeGpu, "wrong", {"score-cluster": "bit"})
+    case = small_case.small_cases()[0]
+    for found, right in zip(FakeGpu().top2(case.rows, case.folded), case.top2, strict=True):
+        np.testing.assert_array_equal(found, right)
+    assert "fake/score-cluster failed its self-check on device 0 and is not used" in caplog.text
+    with pytest.raises(BackendUnavailable, match=r"cannot score in clusters: .*second best score 732"):
+        launch_of_scores(clusters=True)
+    monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "score-cluster")
+    module._outcomes.clear()
+    assert launch_of_scores() == "score_top2" and ("fake/score-cluster", 0) not in module._outcomes
+    with pytest.raises(BackendUnavailable, match=r"does not run them \(PROTO_ENGINE_WITHOUT_LOOPS leaves out score-cl"):
+        launch_of_scores(clusters=True)
+    monkeypatch.setitem(backends_module._KNOWN, "fake", (lambda: None, FakeGpu))
+    assert pe.self_check()["fake/score-cluster"] == "unavailable: left out by PROTO_ENGINE_WITHOUT_LOOPS"
+
+
 def test_every_loop_of_a_backend_is_listed(monkeypatch):
     monkeypatch.setitem(backends_module._KNOWN, "fake", (lambda: None, FakeGpu))
     monkeypatch.setattr(FakeGpu, "wrong", {"wgmma": "cutoff"})
     monkeypatch.setattr(FakeGpu, "_available_loops", lambda self, device: ["simt", "wgmma"])
     found = {name: reason for name, reason in pe.self_check().items() if name.startswith("fake")}
-    assert list(found) == ["fake/simt", "fake/mma", "fake/wgmma", "fake/wgmma-cluster", "fake/score"]
-    assert found["fake/simt"] is None and found["fake/score"] is None
+    loops = [f"fake/{name}" for name in ("simt", "mma", "wgmma", "wgmma-cluster")]
+    assert list(found) == [*loops, "fake/score", "fake/score-cluster"]
+    assert found["fake/simt"] is None and found["fake/score"] is None and found["fake/score-cluster"] is None
     assert found["fake/mma"] == "unavailable: does not run on compute capability 9.0"
     assert found["fake/wgmma"].startswith("float16 rows, class 0: cutoff is ")
 
@@ -275,7 +312,7 @@ def test_a_loop_that_is_left_out_is_never_started(monkeypatch):
     assert found["fake/simt"] == found["fake/wgmma"] == "unavailable: left out by PROTO_ENGINE_WITHOUT_LOOPS"
     assert found["fake/mma"] is None
     monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "mma,tma")
-    with pytest.raises(ValueError, match="WITHOUT_LOOPS: wanted some of simt, mma, wgmma, wgmma-cluster, got tma"):
+    with pytest.raises(ValueError, match=r"WITHOUT_LOOPS: wanted some of simt, mma, .*, score-cluster, got tma"):
         loops_of((9, 0))
 
 

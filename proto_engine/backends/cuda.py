@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .device import Memory, loops_left_out
+from .device import SCORE_CLUSTER, Memory, loops_left_out
 from .device_backend import DeviceBackend
 from .device_streaming import Event
 
@@ -24,6 +24,7 @@ except ImportError as error:
 
 # Slowest first; clusters come before single blocks till a GPU has shown them to be faster.
 _LEAST_CAPABILITY = {"simt": (7, 5), "mma": (8, 0), "wgmma-cluster": (9, 0), "wgmma": (9, 0)}
+_HOPPER = (9, 0)  # some instructions are there alone
 
 
 class NativeGpu:
@@ -116,18 +117,17 @@ def loops_of(capability: tuple[int, int]) -> list[str]:
     """The tile loops that a GPU of that compute capability can run and that are not left out; the slowest first."""
     left_out = loops_left_out()
     found = [name for name, least in _LEAST_CAPABILITY.items() if capability >= least and name not in left_out]
-    if capability == _LEAST_CAPABILITY["wgmma"]:
-        return found
-    return [name for name in found if not name.startswith("wgmma")]  # Hopper's own instructions, there alone
+    return found if capability == _HOPPER else [name for name in found if not name.startswith("wgmma")]
 
 
 class CudaBackend(DeviceBackend):
-    """``loop`` names one tile loop; by default the fastest that a recorded run has verified on such a GPU."""
+    """``loop`` names one tile loop; by default the fastest that a recorded run has verified on such a GPU. So do
+    clusters score, unless ``clusters`` says whether they do."""
 
     name = "cuda"
 
-    def __init__(self, loop: str | None = None, native: Any = None) -> None:
-        super().__init__(loop)
+    def __init__(self, loop: str | None = None, native: Any = None, *, clusters: bool | None = None) -> None:
+        super().__init__(loop, clusters=clusters)
         self._native = native_module() if native is None else native
 
     def gpu(self, device: int, stream: int) -> NativeGpu:
@@ -135,6 +135,9 @@ class CudaBackend(DeviceBackend):
 
     def _available_loops(self, device: int) -> list[str]:
         return loops_of(self.compute_capability(device))
+
+    def _clusters_can_score(self, device: int) -> bool:
+        return self.compute_capability(device) == _HOPPER and SCORE_CLUSTER not in loops_left_out()
 
     def compute_capability(self, device: int) -> tuple[int, int]:
         major, minor = self._native.device_properties(device)["compute_capability"]

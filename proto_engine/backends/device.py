@@ -35,16 +35,18 @@ PICKED = np.dtype([(name, "i4") for name in ("count", "rejected", "status", "pad
 OK, MISSED, OVERFLOW, TIES, DEEP = range(5)  # status of a class
 TRIANGLE, SAMPLE, RECTANGLE = range(3)  # shape of the work
 LOOPS = {"simt": 0, "mma": 1, "wgmma": 2, "wgmma-cluster": 3}
+SCORE_CLUSTER = "score-cluster"  # the scores of clusters of blocks, beside those of single blocks
 WITHOUT_LOOPS = "PROTO_ENGINE_WITHOUT_LOOPS"
 DTYPES = {np.dtype(np.float16): 0, BFLOAT16: 1, np.dtype(np.float32): 2, np.dtype(np.float64): 3}
 
 
 def loops_left_out() -> frozenset[str]:
-    """Tile loops that must not be started, as PROTO_ENGINE_WITHOUT_LOOPS lists them with commas in between: a
-    self-check finds a loop that is wrong, and waits forever for one that hangs."""
+    """Tile loops and "score-cluster", where they must not be started, as PROTO_ENGINE_WITHOUT_LOOPS lists them with
+    commas in between: a self-check finds a loop that is wrong, and waits forever for one that hangs."""
+    known = (*LOOPS, SCORE_CLUSTER)
     names = frozenset(filter(None, map(str.strip, os.environ.get(WITHOUT_LOOPS, "").split(","))))
-    if unknown := sorted(names - LOOPS.keys()):
-        raise ValueError(f"{WITHOUT_LOOPS}: wanted some of {', '.join(LOOPS)}, got {', '.join(unknown)}")
+    if unknown := sorted(names.difference(known)):
+        raise ValueError(f"{WITHOUT_LOOPS}: wanted some of {', '.join(known)}, got {', '.join(unknown)}")
     return names
 
 

@@ -25,12 +25,15 @@ _BATCH_CLASSES = 1024  # 64 KB of histogram and candidates each; a grid has room
 
 
 class DeviceBackend(Backend):
-    """A backend over a `Gpu`; ``loop`` names one of its tile loops, by default the fastest that may be used."""
+    """A backend over a `Gpu`; ``loop`` names one of its tile loops, by default the fastest that may be used.
+
+    ``clusters`` says whether clusters of blocks find the best two classes; by default they do where they may.
+    """
 
     takes_device_arrays = True
 
-    def __init__(self, loop: str | None = None) -> None:
-        self._loop = loop
+    def __init__(self, loop: str | None = None, *, clusters: bool | None = None) -> None:
+        self._loop, self._clusters = loop, clusters
 
     @abstractmethod
     def gpu(self, device: int, stream: int) -> StreamingGpu:
@@ -39,6 +42,10 @@ class DeviceBackend(Backend):
     @abstractmethod
     def _available_loops(self, device: int) -> list[str]:
         """Tile loops that can run there, the slowest first."""
+
+    def _clusters_can_score(self, device: int) -> bool:
+        """Whether there are clusters of blocks there, and scores for them."""
+        return False
 
     @abstractmethod
     def compute_capability(self, device: int) -> tuple[int, int]:
@@ -97,42 +104,48 @@ class DeviceBackend(Backend):
             return DevicePool(make_ready(rows, squares, self.loop(rows.gpu.device)))
 
     def score(self, rows: DeviceRows, folded: np.ndarray) -> DeviceOutput:
-        self._require_scores(rows.gpu.device)
-        return device_scoring.score(rows, folded)
+        return device_scoring.score(rows, folded, self._sigma_output(rows.gpu.device))
 
     def top2(self, rows: DeviceRows, folded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        self._require_scores(rows.gpu.device)
-        label, best, second = device_scoring.top2(rows, folded)
+        label, best, second = device_scoring.top2(rows, folded, self._top2_output(rows.gpu.device))
         return np.asarray(label), np.asarray(best), np.asarray(second)
 
     def score_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, Any]]:
-        return self._chunk_results(chunks, folded, device_scoring.score, device_scoring.SigmaOutput())
+        return self._chunk_results(chunks, folded, device_scoring.score, self._sigma_output)
 
     def top2_chunks(self, chunks: Chunks, folded: np.ndarray) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
-        return self._chunk_results(chunks, folded, device_scoring.top2, device_scoring.Top2Output())
+        return self._chunk_results(chunks, folded, device_scoring.top2, self._top2_output)
 
     def _chunk_results(
         self,
         chunks: Chunks,
         folded: np.ndarray,
-        compute: Callable[[DeviceRows, np.ndarray], Any],
-        output: device_scoring.Output,
+        compute: Callable[[DeviceRows, np.ndarray, Any], Any],
+        output_on: Callable[[int], device_scoring.Output],
     ) -> Iterator[tuple[int, Any]]:
         """Results of each chunk: left on the GPU that its rows are on, or of host rows that are streamed."""
         for on_device, same in _runs(chunks):
             if not on_device:
-                self._require_scores(_FIRST_DEVICE)
+                output = output_on(_FIRST_DEVICE)
                 yield from stream(self.gpu(_FIRST_DEVICE, stream=0), same, folded, output)
                 continue
             for start, rows in same:
                 native = self.native(rows)
-                self._require_scores(native.gpu.device)
-                yield start, compute(native, folded)
+                yield start, compute(native, folded, output_on(native.gpu.device))
 
-    def _require_scores(self, device: int) -> None:
+    def _sigma_output(self, device: int) -> device_scoring.SigmaOutput:
         from .self_check import require_scores  # it runs the backend itself
 
         require_scores(self, device)
+        return device_scoring.SigmaOutput()
+
+    def _top2_output(self, device: int) -> device_scoring.Top2Output:
+        from .self_check import clusters_score, require_scores
+
+        clusters = clusters_score(self, device, self._clusters)
+        if not clusters:
+            require_scores(self, device)
+        return device_scoring.Top2Output(clusters=clusters)
 
     def pick_classes(
         self,

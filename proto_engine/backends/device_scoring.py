@@ -24,7 +24,7 @@ class Top2(NamedTuple):
 class Output(ABC):
     """What is computed of rows: a launch, and the arrays that it fills, one after another in one piece of memory."""
 
-    launch: str
+    launch: str  # what computes it
 
     @abstractmethod
     def bytes_a_row(self, num_classes: int) -> int: ...
@@ -39,9 +39,10 @@ class Output(ABC):
 
 
 class Top2Output(Output):
-    """`Top2` of each chunk."""
+    """`Top2` of each chunk, by single blocks or by clusters of them."""
 
-    launch = "score_top2"
+    def __init__(self, *, clusters: bool = False) -> None:
+        self.launch = "score_top2_cluster" if clusters else "score_top2"
 
     def bytes_a_row(self, num_classes: int) -> int:
         return 24
@@ -89,9 +90,9 @@ def prepare_folded(gpu: Gpu, folded: np.ndarray, dtype: np.dtype) -> Folded:
     return Folded(workspace, num_classes)
 
 
-def top2(rows: DeviceRows, folded: np.ndarray) -> tuple[DeviceOutput, DeviceOutput, DeviceOutput]:
+def top2(rows: DeviceRows, folded: np.ndarray, output: Top2Output) -> tuple[DeviceOutput, DeviceOutput, DeviceOutput]:
     """The best two classes of rows on a GPU, left there: label, best and second, as in `Top2`.   folded [C, D]"""
-    output, gpu, n = Top2Output(), rows.gpu, rows.count
+    gpu, n = rows.gpu, rows.count
     with gpu.current():
         ready = prepare_folded(gpu, folded, rows.dtype)
         memory = gpu.empty(n * output.bytes_a_row(len(folded)))
@@ -103,9 +104,9 @@ def top2(rows: DeviceRows, folded: np.ndarray) -> tuple[DeviceOutput, DeviceOutp
         return label, best, second
 
 
-def score(rows: DeviceRows, folded: np.ndarray) -> DeviceOutput:
+def score(rows: DeviceRows, folded: np.ndarray, output: SigmaOutput) -> DeviceOutput:
     """sigma of rows on a GPU, left there.   folded [C, D] float64 -> [n, C] float32"""
-    output, gpu = SigmaOutput(), rows.gpu
+    gpu = rows.gpu
     with gpu.current():
         ready = prepare_folded(gpu, folded, rows.dtype)
         memory = gpu.empty(rows.count * output.bytes_a_row(len(folded)))

@@ -1,9 +1,10 @@
 """Whether a backend can be trusted where it runs: small cases against the reference, once in a process and device.
 
 Each part of a GPU backend is checked by itself, at its first use: every tile loop ("cuda/mma"), the scores
-("cuda/score"), torch on a GPU ("torch/cuda"), "numba-cuda". A part that differs from the reference in a bit, or
-stops with an error, is unavailable from then on. A tile loop that no recorded run on such a GPU has verified
-(`gpu_record`) can be named, but "auto" never takes it.
+("cuda/score"; those of clusters of blocks are "cuda/score-cluster"), torch on a GPU ("torch/cuda"), "numba-cuda". A
+part that differs from the reference in a bit, or stops with an error, is unavailable from then on. A tile loop that
+no recorded run on such a GPU has verified (`gpu_record`) can be named, but "auto" never takes it; nor do clusters
+score before that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..errors import BackendUnavailable
 from .base import Backend
-from .device import LOOPS, WITHOUT_LOOPS, loops_left_out
+from .device import LOOPS, SCORE_CLUSTER, WITHOUT_LOOPS, loops_left_out
 from .gpu_record import capability_text, verified
 from .small_case import ETA_MAX, PICKS, QUANTILE, picks_differ, pools_differ, scores_differ, small_cases
 
@@ -135,6 +136,40 @@ def score_outcome(backend: DeviceBackend, device: int) -> str | None:
     return outcome(part, device, lambda: scores_differ(backend, lambda x: backend.copied(x, device)))
 
 
+def clusters_score(backend: DeviceBackend, device: int, wanted: bool | None) -> bool:
+    """Whether clusters of blocks find the best two classes on a device.
+
+    Parameters
+    ----------
+    backend : DeviceBackend
+    device : int
+    wanted : bool or None
+        What was asked for. By default they do where a recorded run has verified them and they pass their check.
+
+    Raises
+    ------
+    BackendUnavailable
+        They were asked for, and cannot or failed their check.
+    """
+    part = f"{backend.name}/{SCORE_CLUSTER}"
+    if _being_checked() is not None:
+        return _being_checked() == part
+    if wanted is False or (wanted is None and part not in verified(backend.compute_capability(device))):
+        return False
+    reason = cluster_outcome(backend, device)
+    if wanted and reason is not None:
+        raise BackendUnavailable(f"backend {backend.name!r} cannot score in clusters: {reason}")
+    return reason is None
+
+
+def cluster_outcome(backend: DeviceBackend, device: int) -> str | None:
+    """None where the scores of clusters pass on a device, else what was wrong."""
+    if not backend._clusters_can_score(device):
+        return f"device {device} does not run them{_left_out()}"
+    part = f"{backend.name}/{SCORE_CLUSTER}"
+    return outcome(part, device, lambda: scores_differ(backend, lambda x: backend.copied(x, device)))
+
+
 def _loop_differs(backend: DeviceBackend, device: int) -> str | None:
     for case in small_cases():
         rows = backend.copied(case.rows, device)
@@ -219,10 +254,14 @@ def _outcomes_of(backend: Backend) -> dict[str, str | None]:
     name = backend.name
     if _has_loops(backend):
         capability, available = capability_text(backend.compute_capability(0)), backend._available_loops(0)
-        lacking = dict.fromkeys(LOOPS, f"unavailable: does not run on compute capability {capability}")
+        lacking = dict.fromkeys(
+            (*LOOPS, SCORE_CLUSTER), f"unavailable: does not run on compute capability {capability}"
+        )
         lacking |= dict.fromkeys(loops_left_out(), f"unavailable: left out by {WITHOUT_LOOPS}")
-        loops = {f"{name}/{k}": loop_outcome(backend, 0, k) if k in available else lacking[k] for k in LOOPS}
-        return {**loops, f"{name}/score": score_outcome(backend, 0)}
+        found = {f"{name}/{k}": loop_outcome(backend, 0, k) if k in available else lacking[k] for k in LOOPS}
+        found[f"{name}/score"] = score_outcome(backend, 0)
+        clusters = cluster_outcome(backend, 0) if backend._clusters_can_score(0) else lacking[SCORE_CLUSTER]
+        return {**found, f"{name}/{SCORE_CLUSTER}": clusters}
     if name == "numba-cuda":
         slow = "unavailable: numba's simulator takes too long for it"
         return {name: slow if _is_simulated() else _numba_cuda_outcome(backend)}

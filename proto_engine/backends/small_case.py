@@ -3,7 +3,8 @@
 Two sets of rows in classes of different sizes. Whole numbers in float16: five tiles in the largest class, so that
 a sample of them brackets its cutoff; several chunks of a row; equal rows. Their sums of products are whole too
 and the same in every order of additions, so that a plain matrix product gives the bits of the reference, in
-milliseconds. And float32 rows of fractions, few enough for the reference itself: their sums do depend on the order.
+milliseconds. And float32 rows of fractions, longer than a block of the pinned sums, and few enough for the
+reference itself: their sums do depend on the order.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def small_cases() -> tuple[SmallCase, ...]:
     """Both cases; computed once."""
     rng = np.random.default_rng(20191027)
     whole = rng.integers(-6, 8, (530 + 200 + 3, 328)).astype(np.float16)
-    fractions = (rng.standard_normal((150 + 60, 75)) + 0.2).astype(np.float32)
+    fractions = (rng.standard_normal((150 + 60, 291)) + 0.2).astype(np.float32)
     return (
         _solved("float16", whole, (530, 200, 3), WholePool),
         _solved("float32", fractions, (150, 60), ReferencePool),
