@@ -27,8 +27,8 @@ CASES: tuple[tuple[tuple[int, ...], int, Any], ...] = (
     ((520, 130, 3), 72, np.float16),
     ((140,), 37, np.float32),
 )
-# Rows and D for clusters: one block, three, and all eight; more tiles of 64 rows than rounds until a buffer is reused.
-CLUSTER_CASES = ((700, 256), (150, 700), (330, 2048))
+# Rows and D for clusters of two, three and eight blocks; more tiles of 64 rows than rounds until a buffer is reused.
+CLUSTER_CASES = ((700, 264), (150, 700), (330, 2048))
 
 
 def main(arguments: Sequence[str]) -> int:

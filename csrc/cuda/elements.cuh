@@ -44,6 +44,13 @@ __device__ inline double to_double(T x) {
   return static_cast<double>(to_float(x));
 }
 __device__ inline double to_double(double x) { return x; }
+#if !defined(PROTO_ENGINE_CUDA_HOST)
+__device__ inline double to_double(Float16 x) {  // in one instruction
+  double value;
+  asm("cvt.f64.f16 %0, %1;" : "=d"(value) : "h"(x.bits));
+  return value;
+}
+#endif
 
 // sum + a * b as the pinned sum adds it. A product of two narrow elements is exact in float64, so that one
 // fused instruction gives the bits of two; for float64 they must stay two.

@@ -26,7 +26,7 @@ cudaError_t launch_prepare_folded(const double* folded, int64_t num_classes, int
 cudaError_t launch_score_top2(const Rows& rows, const void* workspace, int64_t num_classes, int64_t* label,
                               double* best, double* second, cudaStream_t stream);
 
-// The same for compute capability 9.0: 16-bit rows, 16-byte aligned, of 256 to 2,048 elements, with at most 16
+// The same for compute capability 9.0: 16-bit rows, 16-byte aligned, of 257 to 2,048 elements, with at most 16
 // classes are scored by clusters of blocks, everything else by `launch_score_top2`.
 cudaError_t launch_score_top2_cluster(const Rows& rows, const void* workspace, int64_t num_classes, int64_t* label,
                                       double* best, double* second, cudaStream_t stream);

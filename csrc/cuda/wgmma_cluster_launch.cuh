@@ -1,7 +1,6 @@
 // When wgmma_cluster_kernel is launched, and how.
 #pragma once
 
-#include "cluster_launch.cuh"
 #include "epilogue.cuh"
 #include "wgmma_cluster.cuh"
 #include "wgmma_launch.cuh"

@@ -1,7 +1,7 @@
 // How wgmma_kernel is launched: its descriptions of the rows, its shared memory, its grid, and what it refuses.
 #pragma once
 
-#include "launch.cuh"
+#include "hopper_launch.cuh"
 #include "tensor_map.h"
 #include "wgmma_loop.cuh"
 
@@ -17,26 +17,6 @@ inline cudaError_t make_operand_map(const TileRows& rows, int box_rows, CUtensor
   if (x.segments != 1 && x.dim % kBoxColumns != 0) return cudaErrorInvalidValue;
   const int64_t width = x.segments == 1 ? x.dim : int64_t{2} * x.dim;
   return make_tensor_map(x.data, rows.count, width, x.stride, box_rows, map);
-}
-
-// Whether the current device can run the kernel. For other targets it is compiled as an empty one that traps;
-// the real one is known by its registers.
-template <class Kernel>
-cudaError_t check_hopper(Kernel kernel, int device, int registers) {
-#if defined(PROTO_ENGINE_CUDA_HOST)
-  (void)kernel, (void)device, (void)registers;
-#else
-  int major = 0, minor = 0;
-  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (error != cudaSuccess) return error;
-  if (major != 9 || minor != 0) return cudaErrorNoKernelImageForDevice;
-  cudaFuncAttributes attributes;
-  error = cudaFuncGetAttributes(&attributes, kernel);
-  if (error != cudaSuccess) return error;
-  if (attributes.numRegs != registers) return cudaErrorNoKernelImageForDevice;
-#endif
-  return cudaSuccess;
 }
 
 struct OperandMaps {

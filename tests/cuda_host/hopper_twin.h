@@ -72,6 +72,7 @@ template <class T>
 void store_async(T* to, uint64_t* word, uint32_t rank, T value) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "what st.async takes here");
   Block& block = *Block::current();
+  if (block.cluster().num_blocks() < 2) block.fail("st.async: undefined in a cluster of one block");
   if (!block.is_shared(to, sizeof(T)) || reinterpret_cast<uintptr_t>(to) % sizeof(T))
     block.fail("st.async: the place must be shared memory, a multiple of its size");
   if (block.seeded() && block.draw(8) == 0) block.give_way();

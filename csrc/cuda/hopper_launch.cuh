@@ -1,9 +1,29 @@
-// Launches in clusters of blocks, which compute capability 9.0 has.
+// Launches of kernels for Hopper, and in clusters of blocks.
 #pragma once
 
 #include "launch.cuh"
 
 namespace proto_engine {
+
+// Whether the current device can run the kernel. For other targets it is compiled as an empty one that traps;
+// the real one is known by its registers, which are so many at least.
+template <class Kernel>
+cudaError_t check_hopper(Kernel kernel, int device, int registers) {
+#if defined(PROTO_ENGINE_CUDA_HOST)
+  (void)kernel, (void)device, (void)registers;
+#else
+  int major = 0, minor = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (error != cudaSuccess) return error;
+  if (major != 9 || minor != 0) return cudaErrorNoKernelImageForDevice;
+  cudaFuncAttributes attributes;
+  error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess) return error;
+  if (attributes.numRegs < registers) return cudaErrorNoKernelImageForDevice;
+#endif
+  return cudaSuccess;
+}
 
 // One launch in clusters of `size` blocks, as many clusters as run at the same time but no more than `most`.
 // cudaErrorInvalidConfiguration where not one can run.
