@@ -25,9 +25,9 @@
 // Work of a round and block, b = 2 bytes an element, eight parts. DRAM and L2: 64 * 256 b = 32 KB, nothing else.
 // Shared memory, in wavefronts of 128 bytes: 256 to fill, 256 for the tensor cores, 272 + 2,176 for `pin` (8 bytes of
 // a vector for 2 of a row: this is what limits it), some 500 for the sums; about 3,450. Instructions of a scheduler:
-// about 2,300, of which two warps of `pin` have 1,350. float64: 5 * 64 * 256 operations, 1,280 cycles. Nothing of this
-// has been measured. If all of shared memory's time could be used, 132 multiprocessors at 1.75 GHz would read 2.2 TB/s;
-// single blocks (score.cuh) have 4,200 wavefronts and 112 KB from the L2 cache for the same rows.
+// about 2,300, of which two warps of `pin` have 1,350. float64: 5 * 64 * 256 operations, 1,280 cycles. Nothing of
+// this has been measured. If all of shared memory's time could be used, 132 multiprocessors at 1.75 GHz would
+// read 2.2 TB/s; single blocks (score.cuh) have 4,200 wavefronts and 112 KB from the L2 cache for the same rows.
 #pragma once
 
 #include "score_part_pin.cuh"
