@@ -18,7 +18,7 @@ from cuda_host_library import missing
 
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import SCORE_CLUSTER
-from proto_engine.backends.self_check import trusting
+from proto_engine.backends.outcomes import trusting
 
 STREAM = 0
 TENSOR_CORES = ("mma", "wgmma", "wgmma-cluster")
@@ -66,7 +66,7 @@ def check_stored(cuda: ModuleType, loop: str, dtype: Any, m: int, dim: int, segm
     assert not len(wrong), f"{len(wrong)} of {m * m} are wrong, the first at {wrong[0]}: {got[tuple(wrong[0])]}"
 
 
-def check_scores(cuda: ModuleType, dtype: Any, n: int, dim: int) -> None:
+def check_scores(cuda: ModuleType, dtype: Any, n: int, dim: int, times: int = 1) -> None:
     """Whole numbers over powers of two: no sum is rounded, so that their order does not matter."""
     rng = np.random.default_rng(n)
     x = rng.integers(-8, 9, (n, dim)).astype(dtype)
@@ -74,13 +74,14 @@ def check_scores(cuda: ModuleType, dtype: Any, n: int, dim: int) -> None:
     double = x.astype(np.float64)
     sigma = (double @ folded.T) / np.sqrt((double * double).sum(axis=1))[:, None]
     label = sigma.argmax(axis=1)
-    backend = CudaBackend(native=cuda, clusters=True)
-    with trusting(f"cuda/{SCORE_CLUSTER}"):
-        found = backend.top2(backend.copied(x), folded)
     best_two = np.sort(sigma, axis=1)[:, :-3:-1].T
-    for got, wanted in zip(found, (label, *best_two), strict=True):
-        wrong = np.flatnonzero(got != wanted)
-        assert not len(wrong), f"{len(wrong)} of {n} are wrong, the first in row {wrong[0]}: {got[wrong[0]]}"
+    backend = CudaBackend(native=cuda, clusters=True)
+    for _ in range(times):
+        with trusting(f"cuda/{SCORE_CLUSTER}"):
+            found = backend.top2(backend.copied(x), folded)
+        for got, wanted in zip(found, (label, *best_two), strict=True):
+            wrong = np.flatnonzero(got != wanted)
+            assert not len(wrong), f"{len(wrong)} of {n} are wrong, the first in row {wrong[0]}: {got[wrong[0]]}"
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +140,13 @@ def test_tile_loop_on_the_host_has_every_product(tmp_path_factory, loop, dtype, 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
 @pytest.mark.parametrize(
     ("n", "dim"),  # one row; every number of blocks in a cluster; more tiles than clusters run at once
-    [(1, 264), (64, 512), (130, 768), (500, 1000), (700, 1280), (900, 1536), (1100, 1792), (90000, 512), (90000, 2048)],
+    [(1, 264), (64, 512), (130, 768), (500, 1000), (700, 1280), (900, 1536), (1100, 1792), (30000, 512), (30000, 2048)],
 )
 @pytest.mark.parametrize("kernel", [SCORE_CLUSTER])
 def test_scores_of_clusters_on_a_gpu(gpu, kernel, n, dim, dtype):
     if gpu.device_properties(0)["compute_capability"] != (9, 0):
         pytest.skip("this GPU has no such instructions")
-    for _ in range(3):
-        check_scores(gpu, dtype, n, dim)
+    check_scores(gpu, dtype, n, dim, times=3)
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
