@@ -18,8 +18,8 @@ from proto_engine.backends.base import condition_numpy, error_bound
 from proto_engine.backends.device import SCORE_CLUSTER
 from proto_engine.backends.device_backend import DeviceBackend
 from proto_engine.backends.exact import cutoff_and_density
+from proto_engine.backends.outcomes import trusting
 from proto_engine.backends.reference import ReferenceBackend
-from proto_engine.backends.self_check import trusting
 
 QUANTILE, ETA_MAX, PICKS = 0.6, 0.95, 4
 # Rows of each class, D, and the type: a class of five tiles, whose sample is not everything, and rows in two halves.

@@ -125,8 +125,9 @@ def stand_in_for_cupy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     registry = importlib.import_module("proto_engine.backends")._KNOWN
     monkeypatch.setitem(registry, "cupy", (lambda: "this CuPy computes nothing", registry["cupy"][1]))
-    checks = importlib.import_module("proto_engine.backends.self_check")
-    monkeypatch.setattr(checks, "outcome", lambda part, device, check: None)  # what stands in here has no GPU
+    for name in ("self_check", "loop_checks"):
+        checks = importlib.import_module(f"proto_engine.backends.{name}")
+        monkeypatch.setattr(checks, "outcome", lambda part, device, check: None)  # what stands in here has no GPU
     return sys.modules["cupy"]
 
 

@@ -16,10 +16,9 @@ from exact_cases import DTYPES, EXACT, KINDS, SAMPLED, TILE, Engine, assert_same
 from problems import select
 
 import proto_engine as pe
-from proto_engine.backends import device_scan, exact
+from proto_engine.backends import device_scan, exact, loop_checks
 from proto_engine.backends.base import classes_within
 
-self_check = sys.modules["proto_engine.backends.self_check"]  # a function has its name
 ONE_PASS = [name for name in EXACT if name in ("cpu", "numba", "torch")]
 CUTOFFS = (0.0, 1.0, -1.0, 7.5, -1e300, 1e300)
 
@@ -164,7 +163,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def test_cuda_launches_on_the_host_count_the_same(core, monkeypatch, loop, dtype):
     """Tiles of 128: between two classes, across a border of classes, and of classes of a few rows."""
     monkeypatch.setattr(Engine, "native_cuda", core.cuda)
-    monkeypatch.setattr(self_check, "choose_loop", lambda backend, device, named, loops: named)
+    monkeypatch.setattr(loop_checks, "choose_loop", lambda backend, device, named, loops: named)
     for kind, m, num_classes in (("normal", 300, 2), ("close", 150, 3), ("binary", 150, 40), ("equal", 40, 2)):
         x, reference = case(kind, m, 24, dtype)
         assert_same_counts(Engine(f"cuda:{loop}"), x, reference, num_classes, 0.9)
@@ -174,7 +173,7 @@ def test_cuda_launches_on_the_host_count_the_same(core, monkeypatch, loop, dtype
 def test_cuda_launches_on_the_host_count_in_slabs(core, monkeypatch):
     """More pairs next to the cutoff than are listed at once."""
     monkeypatch.setattr(Engine, "native_cuda", core.cuda)
-    monkeypatch.setattr(self_check, "choose_loop", lambda backend, device, named, loops: named)
+    monkeypatch.setattr(loop_checks, "choose_loop", lambda backend, device, named, loops: named)
     monkeypatch.setattr(device_scan, "SLAB_TILES", 1)
     monkeypatch.setattr(device_scan, "SLAB_PAIRS", 128 * 128)
     x, reference = case("equal", 300, 8)

@@ -33,7 +33,7 @@ from proto_engine.backends.device_density import ClassBatch
 from proto_engine.backends.device_pool import DevicePool
 from proto_engine.backends.device_rows import tensor_core_bound
 from proto_engine.backends.exact import cutoff_and_density
-from proto_engine.backends.self_check import trusting
+from proto_engine.backends.outcomes import trusting
 from proto_engine.ops import eta_of
 from proto_engine.peaks import pick_density_peaks
 

@@ -17,7 +17,7 @@ from exact_cases import DTYPES, KINDS, assert_same_bits
 from problems import select
 
 import proto_engine as pe
-from proto_engine.backends import choose, device_backend, device_density, gpu_record, small_case
+from proto_engine.backends import choose, device_backend, device_density, gpu_record, loop_checks, outcomes, small_case
 from proto_engine.backends.cuda import CudaBackend
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing())),
     pytest.mark.skipif(pe.backends()["cpu"] is not None, reason="the native module was not built"),
 ]
-module = sys.modules["proto_engine.backends.self_check"]
+self_check = sys.modules["proto_engine.backends.self_check"]  # a function has its name
 backends_module = sys.modules["proto_engine.backends"]
 LOOPS = ("simt", "mma", "wgmma", "wgmma-cluster")
 FIELDS = ("indices", "counts", "cutoff", "rho", "eta", "filtered", "vectors", "folded")
@@ -41,13 +41,13 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 @pytest.fixture
 def use(core, monkeypatch) -> Callable[..., None]:
     """Makes the launches on the host the backend "cuda", with one of its loops, and a native module of one's own."""
-    monkeypatch.setattr(module, "_outcomes", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
 
     def use(loop: str | None, native: Any = None, checked: bool = False) -> None:
         made = lambda: CudaBackend(loop, native or core.cuda)  # noqa: E731
         monkeypatch.setitem(backends_module._KNOWN, "cuda", (lambda: None, made))
         if not checked:
-            monkeypatch.setattr(module, "_outcomes", {(f"cuda/{part}", 0): None for part in (*LOOPS, "score")})
+            monkeypatch.setattr(outcomes, "_outcomes", {(f"cuda/{part}", 0): None for part in (*LOOPS, "score")})
 
     return use
 
@@ -207,14 +207,14 @@ def launched(core) -> Noting:
 def small(monkeypatch):
     """A smaller case than on a GPU."""
     case = small_case.small_cases()[1]
-    monkeypatch.setattr(module, "small_cases", lambda: (case,))
+    monkeypatch.setattr(loop_checks, "small_cases", lambda: (case,))
     monkeypatch.setattr(small_case, "small_cases", lambda: (case,))
 
 
 @pytest.mark.skipif(cuda_host_library.SANITIZED, reason="takes minutes there; the small launches are the same ones")
 def test_self_check_passes(core, monkeypatch):
-    monkeypatch.setattr(module, "_outcomes", {})
-    found = module._outcomes_of(CudaBackend(None, core.cuda))
+    monkeypatch.setattr(outcomes, "_outcomes", {})
+    found = self_check._outcomes_of(CudaBackend(None, core.cuda))
     assert found == dict.fromkeys((*(f"cuda/{loop}" for loop in LOOPS), "cuda/score", "cuda/score-cluster"))
 
 
@@ -246,7 +246,7 @@ def test_auto_takes_the_fastest_verified_loop_that_passes(core, use, small, monk
     assert isinstance(backend, CudaBackend) and backend.loop(0) == "mma"
     use(None, native=Wrong(core.cuda, "inverse", -2), checked=True)  # float16 rows alone have need of it
     assert choose("auto", on_cpu=False, device=0).name == "cuda"
-    monkeypatch.setattr(module, "_outcomes", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     monkeypatch.setitem(backends_module._KNOWN, "torch", (lambda: "not now", lambda: None))
     monkeypatch.setitem(backends_module._KNOWN, "cupy", (lambda: "not now", lambda: None))
     use(None, native=Wrong(core.cuda, "rho", -2), checked=True)

@@ -12,7 +12,7 @@ import pytest
 from exact_cases import REFERENCE, available
 
 import proto_engine as pe
-from proto_engine.backends import choose, gpu_record, small_case
+from proto_engine.backends import choose, gpu_record, outcomes, small_case
 from proto_engine.backends.base import Picks
 from proto_engine.backends.cuda import loops_of
 from proto_engine.backends.device import loops_left_out
@@ -20,7 +20,6 @@ from proto_engine.backends.device_backend import DeviceBackend
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
 from proto_engine.errors import BackendUnavailable
 
-module = sys.modules["proto_engine.backends.self_check"]
 backends_module = sys.modules["proto_engine.backends"]
 SLOWEST_FIRST = ["simt", "mma", "wgmma"]
 
@@ -108,7 +107,7 @@ class FakePool(ReferencePool):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing checked so far, no record, no fault."""
-    monkeypatch.setattr(module, "_outcomes", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     monkeypatch.setattr(FakeGpu, "wrong", {})
     record(monkeypatch)
 
@@ -189,7 +188,7 @@ def test_a_loop_is_checked_once_for_each_device():
     backend = FakeGpu("mma")
     assert [backend.loop(0), backend.loop(0), backend.loop(1)] == ["mma"] * 3
     assert backend.runs == ["mma"] * 2 * len(small_case.small_cases())
-    assert set(module._outcomes) == {("fake/mma", 0), ("fake/mma", 1)}
+    assert set(outcomes._outcomes) == {("fake/mma", 0), ("fake/mma", 1)}
 
 
 def test_a_loop_is_checked_once_by_many_threads():
@@ -228,10 +227,10 @@ def test_a_verified_loop_that_fails_makes_room_for_the_next(monkeypatch):
     record(monkeypatch, "fake/mma", "fake/wgmma")
     monkeypatch.setattr(FakeGpu, "wrong", {"wgmma": "density"})
     assert FakeGpu().loop(0) == "mma"
-    module._outcomes.clear()
+    outcomes._outcomes.clear()
     monkeypatch.setattr(FakeGpu, "wrong", {"wgmma": "density", "mma": "eta"})
     assert FakeGpu().loop(0) == "simt"
-    module._outcomes.clear()
+    outcomes._outcomes.clear()
     monkeypatch.setattr(FakeGpu, "wrong", {"wgmma": "density", "mma": "eta", "simt": "error"})
     with pytest.raises(
         BackendUnavailable, match=r"wgmma: float16 rows, class 0: density.*; mma: .*eta.*; simt: Runtime"
@@ -247,7 +246,7 @@ def test_a_loop_that_cannot_run_there_is_an_error():
 def test_scores_are_checked_by_themselves(monkeypatch):
     case = small_case.small_cases()[0]
     assert FakeGpu().top2(case.rows, case.folded)[0].shape == (733,)
-    module._outcomes.clear()
+    outcomes._outcomes.clear()
     monkeypatch.setattr(FakeGpu, "wrong", {"score": "bit"})
     with pytest.raises(BackendUnavailable, match=r"'fake' cannot score: .*second best score 732"):
         FakeGpu().top2(case.rows, case.folded)
@@ -278,8 +277,8 @@ def test_clusters_that_fail_their_check_leave_the_scores_to_single_blocks(monkey
     with pytest.raises(BackendUnavailable, match=r"cannot score in clusters: .*second best score 732"):
         launch_of_scores(clusters=True)
     monkeypatch.setenv("PROTO_ENGINE_WITHOUT_LOOPS", "score-cluster")
-    module._outcomes.clear()
-    assert launch_of_scores() == "score_top2" and ("fake/score-cluster", 0) not in module._outcomes
+    outcomes._outcomes.clear()
+    assert launch_of_scores() == "score_top2" and ("fake/score-cluster", 0) not in outcomes._outcomes
     with pytest.raises(BackendUnavailable, match=r"does not run them \(PROTO_ENGINE_WITHOUT_LOOPS leaves out score-cl"):
         launch_of_scores(clusters=True)
     monkeypatch.setitem(backends_module._KNOWN, "fake", (lambda: None, FakeGpu))
@@ -331,7 +330,7 @@ def gpu(monkeypatch):
     monkeypatch.setitem(backends_module._KNOWN, "plain", (lambda: None, Plain))
     monkeypatch.setattr(backends_module, "_AUTO_ON_GPU", ("fake", "plain"))
     monkeypatch.setattr(backends_module, "_said", set())
-    module._outcomes["plain/cuda", 0] = None
+    outcomes._outcomes["plain/cuda", 0] = None
     return monkeypatch
 
 
@@ -353,7 +352,7 @@ def test_auto_moves_on_where_all_verified_loops_fail(gpu):
     record(gpu, "fake/mma", "fake/wgmma")
     gpu.setattr(FakeGpu, "wrong", {"wgmma": "density"})
     assert choose("auto", on_cpu=False, device=0).name == "fake"
-    module._outcomes.pop(("fake/mma", 0))
+    outcomes._outcomes.pop(("fake/mma", 0))
     gpu.setattr(FakeGpu, "wrong", {"wgmma": "density", "mma": "error"})
     assert choose("auto", on_cpu=False, device=0).name == "plain"
 
@@ -365,7 +364,7 @@ def test_auto_moves_on_where_the_scores_fail(gpu):
 
 
 def test_auto_without_any_backend_to_trust_is_an_error(gpu):
-    module._outcomes["plain/cuda", 0] = "wrong"
+    outcomes._outcomes["plain/cuda", 0] = "wrong"
     with pytest.raises(
         BackendUnavailable, match=r"found none for features on a GPU .*'fake': no recorded.*'plain': wrong"
     ):

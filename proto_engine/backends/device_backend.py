@@ -59,7 +59,7 @@ class DeviceBackend(Backend):
         BackendUnavailable
             It was named and cannot run there, or it gave a wrong answer there.
         """
-        from .self_check import choose_loop  # it runs the backend itself
+        from .loop_checks import choose_loop  # it runs the backend itself
 
         return choose_loop(self, device, self._loop, self._available_loops(device))
 
@@ -134,13 +134,13 @@ class DeviceBackend(Backend):
                 yield start, compute(native, folded, output_on(native.gpu.device))
 
     def _sigma_output(self, device: int) -> device_scoring.SigmaOutput:
-        from .self_check import require_scores  # it runs the backend itself
+        from .loop_checks import require_scores  # it runs the backend itself
 
         require_scores(self, device)
         return device_scoring.SigmaOutput()
 
     def _top2_output(self, device: int) -> device_scoring.Top2Output:
-        from .self_check import clusters_score, require_scores
+        from .loop_checks import clusters_score, require_scores
 
         clusters = clusters_score(self, device, self._clusters)
         if not clusters:

@@ -1,18 +1,12 @@
 """Whether a backend can be trusted where it runs: small cases against the reference, once in a process and device.
 
-Each part of a GPU backend is checked by itself, at its first use: every tile loop ("cuda/mma"), the scores
-("cuda/score"; those of clusters of blocks are "cuda/score-cluster"), torch on a GPU ("torch/cuda"), "numba-cuda". A
-part that differs from the reference in a bit, or stops with an error, is unavailable from then on. A tile loop that
-no recorded run on such a GPU has verified (`gpu_record`) can be named, but "auto" never takes it; nor do clusters
-score before that.
+Each part of a GPU backend is checked by itself, at its first use: the tile loops and the scores (`loop_checks`), torch
+on a GPU ("torch/cuda"), "numba-cuda". What was found is kept in `outcomes`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -20,172 +14,13 @@ import numpy as np
 from ..errors import BackendUnavailable
 from .base import Backend
 from .device import LOOPS, SCORE_CLUSTER, WITHOUT_LOOPS, loops_left_out
-from .gpu_record import capability_text, verified
-from .small_case import ETA_MAX, PICKS, QUANTILE, picks_differ, pools_differ, scores_differ, small_cases
+from .gpu_record import capability_text
+from .loop_checks import cluster_outcome, left_out_text, loop_outcome, score_outcome, verified_loops
+from .outcomes import HOST, outcome
+from .small_case import pools_differ, scores_differ
 
 if TYPE_CHECKING:
     from .device_backend import DeviceBackend
-
-HOST = -1  # in the place of a device
-_Check = Callable[[], str | None]
-
-_log = logging.getLogger("proto_engine")
-_outcomes: dict[tuple[str, int], str | None] = {}
-_lock = threading.RLock()
-_here = threading.local()  # .part: what this thread is checking right now
-
-
-def outcome(part: str, device: int, check: _Check) -> str | None:
-    """None where a part passes its check on a device, else what was wrong; the first call runs the check."""
-    if _being_checked() is not None:
-        return None  # the check itself computes
-    with _lock:
-        if (part, device) in _outcomes:
-            return _outcomes[part, device]
-        try:
-            with trusting(part):
-                found = check()
-        except MemoryError as error:  # of others, perhaps: the next call tries again
-            return f"there was no memory for its self-check ({error})"
-        except Exception as error:
-            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _outcomes[part, device] = found
-        if found is not None:
-            where = "the host" if device == HOST else f"device {device}"
-            _log.warning("%s failed its self-check on %s and is not used: %s", part, where, found)
-        return found
-
-
-@contextmanager
-def trusting(part: str) -> Iterator[None]:
-    """Inside, this thread computes with a part such as "cuda/mma" without a check: it is being checked."""
-    before = _being_checked()
-    _here.part = part
-    try:
-        yield
-    finally:
-        _here.part = before
-
-
-def _being_checked() -> str | None:
-    return getattr(_here, "part", None)
-
-
-# ---- backends with tile loops ------------------------------------------------------------------------------------
-
-
-def choose_loop(backend: DeviceBackend, device: int, wanted: str | None, available: list[str]) -> str:
-    """The tile loop to use on a device.
-
-    Parameters
-    ----------
-    backend : DeviceBackend
-    device : int
-    wanted : str or None
-        The loop that was named. By default the fastest that is verified and passes its check, or the plainest.
-    available : list of str
-        Loops that can run there, the slowest first.
-
-    Raises
-    ------
-    BackendUnavailable
-        The named loop cannot run there or failed its check, or no loop is left.
-    """
-    checked = (_being_checked() or "").removeprefix(f"{backend.name}/")
-    if checked in available:
-        return checked
-    if not available:
-        raise BackendUnavailable(
-            f"backend {backend.name!r} is unavailable: device {device} runs none of its loops{_left_out()}"
-        )
-    if wanted is not None and wanted not in available:
-        raise BackendUnavailable(
-            f"loop: wanted one of {', '.join(map(repr, available))} on device {device}, got {wanted!r}{_left_out()}"
-        )
-    names = [wanted] if wanted else [*_verified_loops(backend, device, available), available[0]]
-    reasons = {}
-    for loop in dict.fromkeys(names):
-        reasons[loop] = loop_outcome(backend, device, loop)
-        if reasons[loop] is None:
-            return loop
-    failed = "; ".join(f"{loop}: {reason}" for loop, reason in reasons.items())
-    raise BackendUnavailable(f"backend {backend.name!r} is unavailable: failed its self-check ({failed})")
-
-
-def loop_outcome(backend: DeviceBackend, device: int, loop: str) -> str | None:
-    """None where a tile loop passes on a device, else what was wrong."""
-    return outcome(f"{backend.name}/{loop}", device, lambda: _loop_differs(backend, device))
-
-
-def require_scores(backend: DeviceBackend, device: int) -> None:
-    """Nothing where the scores of a backend pass on a device.
-
-    Raises
-    ------
-    BackendUnavailable
-        They do not.
-    """
-    reason = score_outcome(backend, device)
-    if reason is not None:
-        raise BackendUnavailable(f"backend {backend.name!r} cannot score: failed its self-check ({reason})")
-
-
-def score_outcome(backend: DeviceBackend, device: int) -> str | None:
-    """None where the scores pass on a device, else what was wrong."""
-    part = f"{backend.name}/score"
-    return outcome(part, device, lambda: scores_differ(backend, lambda x: backend.copied(x, device)))
-
-
-def clusters_score(backend: DeviceBackend, device: int, wanted: bool | None) -> bool:
-    """Whether clusters of blocks find the best two classes on a device.
-
-    Parameters
-    ----------
-    backend : DeviceBackend
-    device : int
-    wanted : bool or None
-        What was asked for. By default they do where a recorded run has verified them and they pass their check.
-
-    Raises
-    ------
-    BackendUnavailable
-        They were asked for, and cannot or failed their check.
-    """
-    part = f"{backend.name}/{SCORE_CLUSTER}"
-    if _being_checked() is not None:
-        return _being_checked() == part
-    if wanted is False or (wanted is None and part not in verified(backend.compute_capability(device))):
-        return False
-    reason = cluster_outcome(backend, device)
-    if wanted and reason is not None:
-        raise BackendUnavailable(f"backend {backend.name!r} cannot score in clusters: {reason}")
-    return reason is None
-
-
-def cluster_outcome(backend: DeviceBackend, device: int) -> str | None:
-    """None where the scores of clusters pass on a device, else what was wrong."""
-    if not backend._clusters_can_score(device):
-        return f"device {device} does not run them{_left_out()}"
-    part = f"{backend.name}/{SCORE_CLUSTER}"
-    return outcome(part, device, lambda: scores_differ(backend, lambda x: backend.copied(x, device)))
-
-
-def _loop_differs(backend: DeviceBackend, device: int) -> str | None:
-    for case in small_cases():
-        rows = backend.copied(case.rows, device)
-        picks = backend.pick_ragged(rows, backend.squared_norms(rows), case.sizes, PICKS, QUANTILE, ETA_MAX)
-        if difference := picks_differ(case, picks):
-            return difference
-    return pools_differ(backend, lambda x: backend.copied(x, device))
-
-
-def _verified_loops(backend: DeviceBackend, device: int, available: list[str]) -> list[str]:
-    """Those that a recorded run has verified on such a GPU, the fastest first."""
-    known = verified(backend.compute_capability(device))
-    return [loop for loop in reversed(available) if f"{backend.name}/{loop}" in known]
-
-
-# ---- all backends ------------------------------------------------------------------------------------------------
 
 
 def require(backend: Backend, device: int | None) -> None:
@@ -203,23 +38,17 @@ def require(backend: Backend, device: int | None) -> None:
         raise BackendUnavailable(f"backend {backend.name!r} is unavailable: failed its self-check ({reason})")
 
 
-def _left_out() -> str:
-    """What a message adds where tile loops are left out by the environment."""
-    found = loops_left_out()
-    return f" ({WITHOUT_LOOPS} leaves out {', '.join(sorted(found))})" if found else ""
-
-
 def why_not_auto(backend: Backend, device: int | None) -> str | None:
     """Why "auto" must not take a backend for features on a GPU; None where it may."""
     if not _has_loops(backend):
         return _used_outcome(backend, device)
     if device is None:
         return "the features are on a device of another kind"
-    loops = _verified_loops(backend, device, backend._available_loops(device))
+    loops = verified_loops(backend, device, backend._available_loops(device))
     if not loops:
         capability = capability_text(backend.compute_capability(device))
         told = f"no recorded run on a GPU of compute capability {capability} has verified one of its tile loops"
-        return told + _left_out()
+        return told + left_out_text()
     reasons = [loop_outcome(backend, device, loop) for loop in loops]
     reason = score_outcome(backend, device) if None in reasons else reasons[0]
     return None if reason is None else f"failed its self-check ({reason})"
