@@ -1,12 +1,13 @@
 """Builds proto_engine._core with CMake. Everything else about the package is in pyproject.toml.
 
-Environment: PROTO_ENGINE_CUDA=auto|0|1 (compile the CUDA sources: when nvcc is found, never, or fail
-without it), PROTO_ENGINE_CUDA_ARCHS (a CMAKE_CUDA_ARCHITECTURES list), PROTO_ENGINE_SANITIZE (such as
+Environment: PROTO_ENGINE_CUDA=auto|0|1 (compile the CUDA sources: when nvcc 12.1 or later is found, never,
+or fail without it), PROTO_ENGINE_CUDA_ARCHS (a CMAKE_CUDA_ARCHITECTURES list), PROTO_ENGINE_SANITIZE (such as
 "address,undefined"). No GPU is needed to build. Without a C++ compiler the package installs without its
 native module and the numba backend takes over.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,16 +18,32 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
+LEAST_NVCC = (12, 1)  # the first that knows all instructions of the kernels for Hopper
 
 
 def wants_cuda() -> bool:
     wanted = os.environ.get("PROTO_ENGINE_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         sys.exit(f"PROTO_ENGINE_CUDA: wanted auto, 0 or 1, got {wanted!r}")
-    found = shutil.which("nvcc") is not None
-    if wanted == "1" and not found:
-        sys.exit("PROTO_ENGINE_CUDA=1, but nvcc is not on the PATH")
-    return found and wanted != "0"
+    if wanted == "0":
+        return False
+    reason = why_not_nvcc()
+    if reason is None:
+        return True
+    if wanted == "1":
+        sys.exit(f"PROTO_ENGINE_CUDA=1, but {reason}")
+    print(f"proto_engine: {reason}, installing without the native CUDA backend", file=sys.stderr)
+    return False
+
+
+def why_not_nvcc() -> str | None:
+    if shutil.which("nvcc") is None:
+        return "nvcc is not on the PATH"
+    told = subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", told)
+    if release is not None and tuple(map(int, release.groups())) < LEAST_NVCC:
+        return f"nvcc is of CUDA {release[1]}.{release[2]}, and {'.'.join(map(str, LEAST_NVCC))} or later is wanted"
+    return None
 
 
 def has_compiler() -> bool:
