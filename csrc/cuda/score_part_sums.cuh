@@ -54,8 +54,8 @@ struct SumsTeam : Part<T> {
   }
 
   // s32 of 16 rows and half a part, by a warp, to the owners of the rows. What the tensor cores take of rows is what
-  // they take of columns, so that the rows' squares are on the diagonals of two more products; their sum over half a
-  // part may be 3 * 128 roundings off, and the root of it half of that.
+  // they take of columns, so that the rows' squares are on the diagonals of two more products. Their sum over half a
+  // part may be 3 * 128 roundings off, and the norm half of that: less than the D + 16 of score_reach, as D > 256.
   __device__ void products(int t) const {
     this->await(&shared.rows_there[t % Shared::kTiles], t / Shared::kTiles);
     const T* rows = shared.rows[t % Shared::kTiles];
