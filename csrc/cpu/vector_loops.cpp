@@ -22,8 +22,6 @@ namespace {
 
 constexpr int kLanes = 8, kBlock = 256;  // part of the definition of S: never change one alone
 typedef double Doubles __attribute__((vector_size(64)));
-typedef double Doubles4 __attribute__((vector_size(32)));
-typedef double Doubles2 __attribute__((vector_size(16)));
 typedef float Floats8 __attribute__((vector_size(32)));
 
 template <class T>
@@ -60,14 +58,7 @@ inline Doubles load_tail(const T* p, int64_t n) {
   return value;
 }
 
-// ((0+4)+(2+6)) + ((1+5)+(3+7)), half with half each time.
-inline double fold(const Doubles& a) {
-  const auto& fours = reinterpret_cast<const Doubles4(&)[2]>(a);
-  const Doubles4 four = fours[0] + fours[1];
-  const auto& twos = reinterpret_cast<const Doubles2(&)[2]>(four);
-  const Doubles2 two = twos[0] + twos[1];
-  return two[0] + two[1];
-}
+inline double fold(const Doubles& a) { return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])); }
 
 // Four sums at once: add(sum, load) adds the products of the eight columns that load(p) gives of a row p.
 template <class Add>

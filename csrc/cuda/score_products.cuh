@@ -74,19 +74,6 @@ struct SliceOf {
   }
 };
 
-// Adds the squares of what ldmatrix gave a thread: of rows lane / 4 and lane / 4 + 8, two of 16 bits in each
-// register.
-template <class T>
-__device__ inline void add_squares(const uint32_t (&x)[4], float (&norm)[2]) {
-#pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    const float low = to_float(T{static_cast<uint16_t>(x[q] & 0xffffu)});
-    const float high = to_float(T{static_cast<uint16_t>(x[q] >> 16)});
-    norm[q % 2] += low * low;
-    norm[q % 2] += high * high;
-  }
-}
-
 // 16 warps: four times 16 rows, and four quarters of the slice, two mma.m16n8k16 deep each. The folded
 // vectors come as two terms of the rows' own type, first all the high ones, then the low ones.
 template <class T, int kClasses>
@@ -120,7 +107,13 @@ struct TensorProducts {
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
       ldmatrix_x4(x[step], rows + Slice::place(first_row + lane % 16, (2 * split + step) * 16 + lane / 16 * 8));
-      add_squares<T>(x[step], norm);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const float low = to_float(T{static_cast<uint16_t>(x[step][q] & 0xffffu)});
+        const float high = to_float(T{static_cast<uint16_t>(x[step][q] >> 16)});
+        norm[q % 2] += low * low;
+        norm[q % 2] += high * high;
+      }
     }
 #pragma unroll
     for (int term = kTerms - 1; term >= 0; --term)  // the low ones first: they lose nothing beside their like

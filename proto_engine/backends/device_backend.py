@@ -142,10 +142,8 @@ class DeviceBackend(Backend):
     def _top2_output(self, device: int) -> device_scoring.Top2Output:
         from .loop_checks import clusters_score, require_scores
 
-        clusters = clusters_score(self, device, self._clusters)
-        if not clusters:
-            require_scores(self, device)
-        return device_scoring.Top2Output(clusters=clusters)
+        require_scores(self, device)  # clusters leave rows and classes that are not for them to single blocks
+        return device_scoring.Top2Output(clusters=clusters_score(self, device, self._clusters))
 
     def pick_classes(
         self,
