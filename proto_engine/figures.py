@@ -163,9 +163,9 @@ def histogram(values: np.ndarray, changed: np.ndarray, title: str, limits: tuple
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers within an interval."""
+    """Three to eight round numbers within an interval."""
     power = 10.0 ** np.floor(np.log10((high - low) / 3))
-    step = next(power * unit for unit in (5, 2, 1) if (high - low) / (power * unit) >= 3)
+    step = next((power * unit for unit in (5, 2) if (high - low) / (power * unit) >= 3), power)
     first = int(np.ceil(low / step - 1e-9))
     return [round(k * step, 12) + 0.0 for k in range(first, int(np.floor(high / step + 1e-9)) + 1)]
 

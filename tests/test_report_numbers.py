@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from problems import clustered
 from report_house import HOSTILE, corrections
 
 import proto_engine as pe
-from proto_engine.figures import count_pairs, heat_map, histogram, most_changed, row_shares, share_text
+from proto_engine.figures import _ticks, count_pairs, heat_map, histogram, most_changed, row_shares, share_text
 from proto_engine.label_text import encode_labels, labels_digest
 from proto_engine.report import decision_graphs
 from proto_engine.report.numbers import class_rows, core_rows, gather, summary_figures
@@ -94,6 +95,17 @@ def test_histogram_counts_kept_and_changed_rows() -> None:
         assert "<svg" in histogram(np.array(few), np.zeros(len(few), bool), "margin")
 
 
+def test_every_axis_has_three_to_eight_ticks() -> None:
+    nothing = np.zeros(2, bool)
+    assert re.findall(r">([\d.]+)</text>", histogram(np.array([0, 0.3]), nothing, "margin"))[-4:] == [
+        "0", "0.1", "0.2", "0.3",
+    ]  # fmt: skip
+    for low, high in itertools.combinations([k / 100 for k in range(101)], 2):
+        ticks = _ticks(low, high)
+        assert 3 <= len(ticks) <= 8, (low, high)
+        assert low - 1e-9 <= ticks[0] and ticks[-1] <= high + 1e-9, (low, high)
+
+
 def test_labels_become_numbers_and_a_digest() -> None:
     given, suggested, names = encode_labels(["b", "a", "b"], ["a", "a", "c"])
     assert (given.tolist(), suggested.tolist(), names) == ([1, 0, 1], [0, 0, 2], ["a", "b", "c"])
@@ -133,6 +145,20 @@ def test_decision_graphs_sample_skip_and_keep_prototypes() -> None:
     assert list(decision_graphs(x, y, classes=[1], samples_per_class=20)) == [1]
     with pytest.raises(ValueError, match="prototypes: wanted rows of the 100 given"):
         decision_graphs(x[200:], y[200:], prototypes)
+
+
+def test_decision_graphs_keep_the_first_200_prototypes_of_each_class() -> None:
+    x, y = clustered(700, 8, 2, seed=1)
+    picks = np.full((2, 300), -1)
+    for c, count in ((0, 300), (1, 250)):
+        picks[c, :count] = np.random.default_rng(c).permutation(np.flatnonzero(y == c))[:count]
+    prototypes = SimpleNamespace(indices=picks, transform=None)
+    graphs = decision_graphs(x, y, prototypes, samples_per_class=200, backend="cpu")
+    for c, (rho, _, marked) in graphs.items():
+        assert marked.all()
+        assert rho.tolist() == pe.density_peaks(x[np.sort(picks[c, :200])], backend="cpu").rho.tolist()
+    more = decision_graphs(x, y, prototypes, samples_per_class=220, backend="cpu")
+    assert all(marked.sum() >= 200 for *_, marked in more.values())
 
 
 def test_notebook_shows_numbers_a_table_and_three_figures() -> None:

@@ -37,8 +37,8 @@ def decision_graphs(
     labels : array of int, [N]
         Given labels.
     prototypes : Prototypes, optional
-        Selected from the same rows, which go through their transform; up to 200 of each class are always part of the
-        sample.
+        Selected from the same rows, which go through their transform. The first 200 of each class, or as many as are
+        drawn, are always part of the sample.
     classes : sequence of int, optional
         Only these classes; by default all that have rows.
     samples_per_class : int
@@ -74,8 +74,8 @@ def decision_graphs(
         core = indices[indices >= 0]
         if core.max(initial=-1) >= len(bank):
             raise ValueError(f"prototypes: wanted rows of the {len(bank)} given, got row {int(core.max())}")
-        if indices.shape[1] <= min(_MAX_FORCED, count):
-            preferred[core] = True
+        first = indices[:, : min(_MAX_FORCED, count)]
+        preferred[first[first >= 0]] = True
     graphs = {}
     for c, pool in enumerate(class_pools(given, size, count, seed, preferred=preferred)):
         if (classes is not None and c not in classes) or len(pool) < 2:
