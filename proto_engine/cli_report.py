@@ -47,7 +47,7 @@ def correction_report(summary: CorrectionSummary, class_names: Sequence[str] | N
 
 
 def selection_report(prototypes: Any, samples_per_class: np.ndarray, class_names: Sequence[str] | None) -> str:
-    """How many prototypes each class got, its cutoff, and the share of candidates that eta ruled out."""
+    """How many prototypes each class got, its cutoff, and the share of candidates that were filtered out."""
     counts, cutoff = to_numpy(prototypes.counts), to_numpy(prototypes.cutoff)  # [C], [C]
     filtered = to_numpy(prototypes.filtered)  # [C]
     lines = [

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,8 +159,9 @@ def test_report_embeds_pictures_of_suspects_and_prototypes(tmp_path: Path) -> No
     images[order[2]] = b"no image"
     first = [int(np.flatnonzero(found.given == c)[0]) for c in range(3)]
     core = SimpleNamespace(
-        num_classes=3, indices=np.array(first)[:, None], counts=np.ones(3, int), filtered=np.zeros(3)
-    )
+        num_classes=3, indices=np.array(first)[:, None], counts=np.ones(3, int), filtered=np.zeros(3),
+        consistent=np.zeros(3, int),
+    )  # fmt: skip
     _, data, text = page(tmp_path, found, images=images, prototypes=core)
     wanted = order[:MAX_SUSPECTS].tolist()
     assert data["gallery"] == wanted[3:]
@@ -191,6 +193,33 @@ def test_thumbnails_stop_at_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     found = make_thumbnails([picture()] * 4, [3, 1, 0, 2])
     assert sorted(found.data) == [1, 3]
     assert found.over_budget == 2
+
+
+@pytest.mark.parametrize("tag", [0x100, 0x11A], ids=["struct.error", "TypeError"])
+def test_picture_whose_exif_cannot_be_written_again_counts_as_unreadable(tag: int) -> None:
+    """It is turned upright, and Pillow then fails on text where a number belongs."""
+    entries = struct.pack("<HHL4s", tag, 2, 4, b"abc\0") + struct.pack("<HHL4s", 0x112, 3, 1, b"\6\0\0\0")
+    out = io.BytesIO()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + entries + bytes(4)
+    Image.new("RGB", (40, 30)).save(out, "JPEG", exif=exif)
+    found = make_thumbnails([out.getvalue(), picture()], [0, 1])
+    assert sorted(found.data) == [1] and found.unreadable == 1
+
+
+def test_thumbnails_leave_running_out_of_memory_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Any) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("proto_engine.report.thumbnails._small", full)
+    with pytest.raises(MemoryError):
+        make_thumbnails([picture()], [0])
+
+
+def test_pictures_take_8_mb_of_the_page_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proto_engine.report.thumbnails._small", lambda source: bytes(10_000))
+    found = make_thumbnails([b"x"] * 800, range(800))
+    assert found.over_budget > 0
+    assert 7.8e6 < len(json.dumps(found.data)) <= 8e6
 
 
 def test_report_refuses_what_does_not_fit(tmp_path: Path) -> None:
@@ -229,6 +258,20 @@ def test_report_draws_prototypes_with_or_without_marks(tmp_path: Path) -> None:
         assert c == 1
         assert len(unpacked(packed[0], "<f4")) == (y == 1).sum() - others
         assert sorted(unpacked(packed[2], "<f4")) == sorted(prototypes.rho[1].tolist())
+
+
+@pytest.mark.parametrize(
+    ("method", "filtered"),
+    [
+        ("density-peaks", "turned down as too similar to a denser row."),
+        ("density-contrast", "that is denser in another class."),
+    ],
+)
+def test_report_says_what_filtered_means(tmp_path: Path, method: str, filtered: str) -> None:
+    x, y = clustered(120, 8, 3, seed=1)
+    prototypes = pe.select_prototypes(x, y, method=method, backend="cpu")
+    _, _, text = page(tmp_path, corrections(y, y), prototypes=prototypes)
+    assert f"Filtered: share of the class {filtered}" in text
 
 
 def test_package_data_names_every_asset() -> None:

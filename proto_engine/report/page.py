@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import to_numpy
 from ..figures import count_pairs, heat_map, histogram, most_changed
 from ..versions import __version__
 from .numbers import ClassRow, Rows, class_rows, summary_figures
@@ -193,10 +194,9 @@ def _class_note(rows: Rows, prototypes: Any) -> str:
     if prototypes is None:
         return text
     core = "their mean probability of being labeled right" if rows.issue is not None else "the share left unchanged"
-    return (
-        f"{text} Core purity: of the prototypes, {core}. "
-        "Filtered: share of the class turned down as too similar to a denser row."
-    )
+    by_contrast = to_numpy(prototypes.consistent).any()
+    filtered = "that is denser in another class" if by_contrast else "turned down as too similar to a denser row"
+    return f"{text} Core purity: of the prototypes, {core}. Filtered: share of the class {filtered}."
 
 
 def _image_note(content: Content) -> str:

@@ -17,7 +17,7 @@ MAX_SUSPECTS = 500
 MAX_PROTOTYPES = 300
 _SIDE = 112  # pixels
 _QUALITY = 78
-_MAX_BYTES = 6 * 2**20  # of all pictures together, before base64 adds a third
+_MAX_BYTES = 5_900_000  # of all pictures together: below 8 MB in the page, where base64 adds a third
 
 
 @dataclass
@@ -56,8 +56,6 @@ def make_thumbnails(images: Sequence[Any], rows: Sequence[int]) -> Thumbnails:
         An element is neither a path nor bytes nor None.
     """
     check_pillow()
-    from PIL import Image
-
     found = Thumbnails()
     encoded: dict[int, bytes] = {}
     for row in sorted(set(rows)):  # in file order: a Parquet file is read group by group
@@ -74,7 +72,9 @@ def make_thumbnails(images: Sequence[Any], rows: Sequence[int]) -> Thumbnails:
                 encoded[row] = _small(source)
         except FileNotFoundError:
             found.missing += 1
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except MemoryError:
+            raise
+        except Exception:  # Pillow raises OSError, SyntaxError, struct.error, TypeError, DecompressionBombError ...
             found.unreadable += 1
     room = _MAX_BYTES
     for row in dict.fromkeys(rows):
