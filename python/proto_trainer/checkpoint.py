@@ -1,10 +1,10 @@
 """Checkpoints: tensors in safetensors, everything else in JSON, and no moment without a loadable one.
 
-A folder holds one ``epoch-NNNN.safetensors`` for each checkpoint that is still in use, and two small files
-that point to them: ``last.json`` and ``best.json``. Saving writes the tensors first, under a name that is
-not in use, and then replaces the JSON, which names the tensor file and its SHA-256. Only then are tensor
-files that nothing points to removed. Whenever the process is killed, each JSON file points to a whole
-tensor file. Nothing is pickled.
+A folder holds one ``epoch-NNNN-XXXXXXXX.safetensors`` for each checkpoint that is still in use, and two small
+files that point to them: ``last.json`` and ``best.json``. Saving writes the tensors first. Their name ends in the
+beginning of their SHA-256, so that an epoch that is repeated with other bits takes no name that is in use. Then the
+JSON is replaced, which names the tensor file and its SHA-256. Only then are tensor files that nothing points to
+removed. Whenever the process is killed, each JSON file points to a whole tensor file. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, epoch: int, is_best
     folder.mkdir(parents=True, exist_ok=True)
     packed = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()})
     digest = hashlib.sha256(packed).hexdigest()
-    tensor_file = folder / f"epoch-{epoch:04d}.safetensors"
+    tensor_file = folder / f"epoch-{epoch:04d}-{digest[:8]}.safetensors"
     with pe.atomic_write(tensor_file) as file:
         file.write(packed)
     facts = {

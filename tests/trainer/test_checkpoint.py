@@ -39,14 +39,18 @@ def epoch_of(folder, which="last") -> int:
     return epoch
 
 
+def tensor_file(folder, which="last"):
+    return folder / json.loads((folder / f"{which}.json").read_bytes())["tensors"]["file"]
+
+
 def test_checkpoint_best_and_last_come_back(tmp_path):
     assert load_checkpoint(tmp_path) is None
     for epoch in range(4):
         save(tmp_path, epoch, is_best=epoch == 1)
     assert (epoch_of(tmp_path, "best"), epoch_of(tmp_path, "last")) == (1, 3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best.json", "epoch-0001.safetensors", "epoch-0003.safetensors", "last.json",
-    ]  # fmt: skip
+    best, last = tensor_file(tmp_path, "best"), tensor_file(tmp_path)
+    assert best.name.startswith("epoch-0001-") and last.name.startswith("epoch-0003-")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.json", best.name, last.name, "last.json"]
 
 
 class Killed(BaseException):
@@ -81,6 +85,43 @@ def test_checkpoint_survives_a_kill_between_any_two_writes(tmp_path, monkeypatch
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_epoch_repeated_with_other_bits_leaves_the_best_one_whole(tmp_path, monkeypatch):
+    """A kill between best and last; what takes over is at no moment without a best one, though it never beats it."""
+    save(tmp_path, 0, is_best=True)
+    real = pe.atomic_write
+
+    @contextlib.contextmanager
+    def dying(path, mode="wb"):
+        if path.name == "last.json":
+            raise Killed
+        with real(path, mode) as file:
+            yield file
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pe, "atomic_write", dying)
+        save(tmp_path, 1, is_best=True)
+    other = Checkpoint({"weights": torch.zeros(1)}, {})
+    save_checkpoint(tmp_path, other, epoch=1, is_best=False)
+    assert epoch_of(tmp_path, "best") == 1
+    assert torch.equal(load_checkpoint(tmp_path).tensors["weights"], torch.zeros(1))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_checkpoint_without_a_digest_in_its_name_loads_and_is_replaced(tmp_path):
+    """As earlier versions wrote them."""
+    save(tmp_path, 3, is_best=True)
+    old = tensor_file(tmp_path).rename(tmp_path / "epoch-0003.safetensors")
+    for which in ("best", "last"):
+        facts = json.loads((tmp_path / f"{which}.json").read_bytes())
+        facts["tensors"]["file"] = old.name
+        (tmp_path / f"{which}.json").write_text(json.dumps(facts))
+    assert (epoch_of(tmp_path, "best"), epoch_of(tmp_path)) == (3, 3)
+    save(tmp_path, 4)
+    assert (epoch_of(tmp_path, "best"), epoch_of(tmp_path)) == (3, 4)
+    save(tmp_path, 5, is_best=True)
+    assert not old.exists() and len(list(tmp_path.iterdir())) == 3
+
+
 def test_checkpoint_on_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     save(tmp_path, 0, is_best=True)
 
@@ -106,8 +147,8 @@ def edit(folder, **changes):
         (lambda folder: edit(folder, format=2), "must have format 1, got 2"),
         (lambda folder: (folder / "last.json").write_text("{"), "is not JSON"),
         (lambda folder: (folder / "last.json").write_text("[]"), "must hold a JSON object, got list"),
-        (lambda folder: (folder / "epoch-0005.safetensors").unlink(), "points to epoch-0005.safetensors, which is"),
-        (lambda folder: (folder / "epoch-0005.safetensors").write_bytes(b"x" * 50), "is damaged"),
+        (lambda folder: tensor_file(folder).unlink(), "points to epoch-0005-.*.safetensors, which is missing"),
+        (lambda folder: tensor_file(folder).write_bytes(b"x" * 50), "is damaged"),
         (lambda folder: edit(folder, tensors={"file": "../x", "sha256": ""}), "must name a file beside it"),
         (lambda folder: edit(folder, tensors=None), "must name a file beside it"),
     ],

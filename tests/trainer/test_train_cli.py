@@ -21,7 +21,7 @@ def test_command_runs_to_the_end(tmp_path, capsys, method):
     assert len(pd.read_csv(out / "epochs.csv")) == 2
     assert len(pd.read_parquet(out / "corrected.parquet")) == 1347
     names = {path.name for path in (out / "checkpoints").iterdir()}
-    assert {"best.json", "last.json", "epoch-0001.safetensors"} <= names
+    assert {"best.json", "last.json"} <= names and any(name.startswith("epoch-0001-") for name in names)
 
 
 def test_every_option_reaches_the_config(tmp_path):
