@@ -185,17 +185,7 @@ class LabelCorrector:
         if not self._is_due(epoch):
             return None
         started = time.perf_counter()
-        bank, given = extract_bank(
-            model,
-            dataset,
-            features=self.features,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            with_lengths=self.with_lengths,
-            memory_limit=self.memory_limit,
-            folder=self.folder,
-            title=f"epoch {epoch}: extracting features",
-        )
+        bank, given = self._extract(model, dataset, f"epoch {epoch}: extracting features")
         if self.fixed is not None and self.fixed[0].max(initial=-1) >= len(given):
             raise ValueError(f"fixed: wanted positions from 0 to {len(given) - 1}, got {self.fixed[0].max()}")
         extracted = time.perf_counter()
@@ -229,6 +219,20 @@ class LabelCorrector:
         self.corrections = corrections
         self._corrected = torch.from_numpy(corrections.labels.astype(np.int64)).to(model_device(model))
         return CorrectionPhase(epoch, corrections, extracted - started, selected - extracted, scored - selected)
+
+    def _extract(self, model: nn.Module, dataset: Dataset, title: str) -> tuple[pe.FeatureBank, np.ndarray]:
+        """`extract_bank` with the settings of this corrector."""
+        return extract_bank(
+            model,
+            dataset,
+            features=self.features,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            with_lengths=self.with_lengths,
+            memory_limit=self.memory_limit,
+            folder=self.folder,
+            title=title,
+        )
 
     def _select(self, model: nn.Module, bank: pe.FeatureBank, given: np.ndarray, seed: int) -> pe.Prototypes:
         """Prototypes of each class; a subclass may know more about the images than their given labels."""

@@ -147,7 +147,7 @@ def extract_bank(
     TypeError, ValueError
         See `extract_features`; an empty data set.
     OSError
-        The file does not fit into `folder`; found out before the first image is read.
+        The file does not fit into `folder`; found out with the first batch, which says what D is.
     """
     num_samples = _count(dataset)
     if num_samples == 0:

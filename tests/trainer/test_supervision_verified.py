@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
 from proto_trainer import CheckpointError, ConfigError, NoiseSpec, add_noise, load_dataset, train
+from proto_trainer.bank_writer import BankWriter
 from proto_trainer.methods import ForwardCorrection, VerifiedCorrector, VerifiedLabels, read_verified
 from proto_trainer.methods.forward import count_transition, estimate_transition
 from proto_trainer.methods.smp import draw_pools
@@ -208,6 +211,26 @@ def test_images_beside_the_training_set_keep_the_lengths_of_their_features(clust
     assert bank.dtype == np.float32 and settings["candidates"].sum() == len(images)
     lengths = np.linalg.norm(bank[settings["candidates"]], axis=1)
     np.testing.assert_allclose(np.sort(lengths), np.sort(np.linalg.norm(pixels, axis=1)), rtol=1e-6)
+
+
+def test_bank_of_the_images_beside_the_training_set_has_the_same_room(clusters, tmp_path, monkeypatch):
+    """One of them has 4 GiB and the system's folder otherwise, the other what was asked for."""
+    dataset, model = clusters
+    features = importlib.import_module("proto_trainer.features")
+    rooms = []
+
+    class Recorded(BankWriter):
+        def __init__(self, num_samples, memory_limit, folder):
+            rooms.append((num_samples, memory_limit, folder))
+            super().__init__(num_samples, memory_limit, folder)
+
+    monkeypatch.setattr(features, "BankWriter", Recorded)
+    images = dataset.subset(torch.arange(0, len(dataset), 3))
+    verified = VerifiedLabels(torch.ones(len(images), dtype=torch.bool), images=images, truth=images.given)
+    for room in ({"memory_limit": 0, "folder": tmp_path}, {}):
+        corrector = corrector_of(verified, samples_per_class=25, **room)
+        corrector.update(model, dataset, 0)
+    assert rooms == [(n, limit, folder) for limit, folder in ((0, tmp_path), (4 * 2**30, None)) for n in (120, 40)]
 
 
 # Forward correction.

@@ -13,7 +13,6 @@ import proto_engine as pe
 
 from ..correction import CorrectionPhase, LabelCorrector
 from ..data import LabeledImages
-from ..features import extract_bank
 from .base import Method
 from .verified import VerifiedLabels
 
@@ -58,7 +57,8 @@ class VerifiedCorrector(LabelCorrector):
     ----------
     verified : VerifiedLabels
     **settings
-        Of `LabelCorrector`.
+        Of `LabelCorrector`. The features of the pools are in memory, whatever `memory_limit` says: with
+        ``samples_per_class=None`` those of all images.
     """
 
     def __init__(self, *, verified: VerifiedLabels, **settings: Any) -> None:
@@ -87,10 +87,8 @@ class VerifiedCorrector(LabelCorrector):
         pool[inside] = bank.rows(rows[inside])
         if self._beside is not None:
             beside = self._beside.subset(torch.from_numpy(rows[~inside] - len(given)))
-            passes: dict[str, Any] = {"features": self.features, "batch_size": self.batch_size, "workers": self.workers}
-            passes["with_lengths"] = self.with_lengths
             if len(beside):
-                pool[~inside] = extract_bank(model, beside, **passes)[0].rows(np.arange(len(beside)))
+                pool[~inside] = self._extract(model, beside, "extracting features of verified images")[0].array
         candidates = is_known if is_known.any() else None  # only wrong ones are known: the others are all alike
         prototypes = self._pick(pool, labels, seed, candidates=candidates, samples_per_class=None)
         return replace(prototypes, indices=np.where(prototypes.indices < 0, -1, rows[prototypes.indices]))
