@@ -196,12 +196,29 @@ def test_images_of_a_parquet_file_that_cannot_be_decoded_are_left_out(parquet, c
     assert "cifar10n_train.parquet: 3 of 12 images cannot be decoded and are left out" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("structured", [False, True])
+def test_images_of_a_parquet_file_may_be_of_either_size_of_binary(parquet, kind, structured):
+    root, pixels, contents = parquet
+    image = pa.array(contents[:12], kind)
+    if structured:
+        image = pa.StructArray.from_arrays([image, pa.nulls(12, pa.string())], ["bytes", "path"])
+    table = pa.table({"image": image, "clean_label": [0] * 12, "aggre_label": [3] * 12})
+    pq.write_table(table, root / "cifar10n_train.parquet", row_group_size=5)
+    images = load_dataset("cifar10n", root).train.images.permute(0, 2, 3, 1).numpy()
+    assert (images[2:] == pixels[2:12]).all()
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ({"clean_label": [1, 2]}, "must have a column image, it has clean_label"),
         (
             {"image": ["a.png", "b.png"], "clean_label": [1, 2]},
+            "must hold the bytes of JPEG or PNG files, it holds str",
+        ),
+        (
+            {"image": [{"bytes": "a.png"}, {"bytes": "b.png"}], "clean_label": [1, 2]},
             "must hold the bytes of JPEG or PNG files, it holds str",
         ),
         ({"image": [b"a", b"b"], "clean_label": [1, 2]}, "none of the 2 images can be decoded"),

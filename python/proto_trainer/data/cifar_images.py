@@ -82,7 +82,7 @@ def read_parquet(path: Path) -> CifarPart:
         raise ConfigError(f"{path} must have a column image, it has {', '.join(table.column_names)}")
     image = table["image"]
     if pa.types.is_struct(image.type) and image.type.get_field_index("bytes") >= 0:
-        image = pa.chunked_array([chunk.field("bytes") for chunk in image.chunks], type=pa.binary())
+        image = pa.chunked_array([chunk.field("bytes") for chunk in image.chunks], type=image.type.field("bytes").type)
     if not (pa.types.is_binary(image.type) or pa.types.is_large_binary(image.type)):
         raise ConfigError(f"{path}: column image must hold the bytes of JPEG or PNG files, it holds {image.type}")
     columns = {
