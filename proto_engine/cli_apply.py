@@ -14,7 +14,7 @@ from .decisions import apply_decisions, read_decisions
 from .files import atomic_write
 from .image_files import folder_files, list_image_folder
 from .label_tree import write_tree
-from .labels import read_labels
+from .labels import read_label_pair, read_labels
 
 _ENDINGS = (".csv", ".parquet", ".npy")
 
@@ -50,11 +50,8 @@ def run_apply(arguments: argparse.Namespace) -> None:
         raise ValueError("decisions: without a file of decisions only --undecided suggested changes anything")
     if arguments.output is not None:
         _check_output(arguments)
-    codes, names = _given(arguments)
+    codes, start, names = (_given if arguments.undecided == "given" else _given_and_suggested)(arguments)
     decisions, digest = ([], None) if arguments.decisions is None else read_decisions(arguments.decisions)
-    start = None
-    if arguments.undecided == "suggested":
-        start, names = _suggested(arguments.labels, codes, names)
     result, new_names = apply_decisions(codes, names, decisions, digest, start)
     before, after = _texts(codes, names), _texts(result, new_names)
     changed = sum(old != new for old, new in zip(before, after, strict=True))
@@ -80,28 +77,34 @@ def _check_output(arguments: argparse.Namespace) -> None:
             refuse_loss(path, "--output", folder_files(folder, name))
 
 
-def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, list[str] | None]:
+def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, None, list[str] | None]:
     if os.path.isdir(arguments.labels):
         if arguments.label_column is not None:
             raise ValueError(f"--label-column: {arguments.labels!r} is a folder, which has no columns")
         _, codes, classes = list_image_folder(arguments.labels, "labels")
-        return codes, classes
+        return codes, None, classes
     codes, names = read_labels(arguments.labels, arguments.label_column)
-    return as_labels(codes, len(codes), None), names  # with a limit: each number up to the largest gets its text
+    return _few_enough(codes), None, names
 
 
-def _suggested(path: str, codes: np.ndarray, names: list[str] | None) -> tuple[np.ndarray, list[str] | None]:
-    """Suggested labels of the same table in the numbering of the given ones, and the names, perhaps more."""
+def _given_and_suggested(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Two columns of one table, in the numbering of the given labels; and their names, perhaps more."""
+    path = arguments.labels
     if not path.lower().endswith((".csv", ".parquet")):
         raise ValueError(f"--undecided: {path!r} has no column 'suggested_label'")
-    suggested, others = read_labels(path, "suggested_label")
-    if (names is None) != (others is None):
-        raise ValueError(f"--undecided: {path!r} mixes class names and numbers")
+    codes, suggested, names, others = read_label_pair(
+        path, arguments.label_column, ("suggested_label",), f"--undecided: {path!r}"
+    )
     if names is None or others is None:
-        return suggested, None
+        return _few_enough(codes), suggested, None
     extended = [*names, *sorted(set(others) - set(names))]
     place = {name: c for c, name in enumerate(extended)}
-    return np.array([place[name] for name in others], dtype=np.int64)[suggested], extended
+    return codes, np.array([place[name] for name in others], dtype=np.int64)[suggested], extended
+
+
+def _few_enough(codes: np.ndarray) -> np.ndarray:
+    """Each number up to the largest gets its text, so there is a limit."""
+    return as_labels(codes, len(codes), None)
 
 
 def _texts(codes: np.ndarray, names: list[str] | None) -> list[str]:

@@ -14,14 +14,18 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .bank_formats import listed, map_npy
-from .bank_parquet import refuse_repeated
+from .bank_parquet import open_parquet, refuse_repeated
 
 _DEFAULT_COLUMNS = ("label", "labels", "given_label")
 # A blank line is a missing label: skipping it would shift all labels after it by one sample.
 _PARSE = pyarrow.csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=True)
+# Numbers as programs write them. "01", "0x1f" and "1e3" are names: as numbers they would lose their spelling.
+_NUMBER = r"^(-?(0|[1-9][0-9]*)(\.[0-9]*([eE][+-]?[0-9]+)?)?|(?i:nan))$"
 
 
-def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tuple[np.ndarray, list[str] | None]:
+def read_labels(
+    path: str | os.PathLike[str], column: str | None = None, *, as_names: bool = False
+) -> tuple[np.ndarray, list[str] | None]:
     """Read one label per sample.
 
     Parameters
@@ -31,11 +35,14 @@ def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tupl
     column : str, optional
         The column of a table. By default its only column, or the one called "label", "labels" or
         "given_label".
+    as_names : bool
+        Names for certain, in a ``.csv`` file: numbers are names as they are written there.
 
     Returns
     -------
     codes : numpy.ndarray of int64, [N]
-        Integer labels as they are; names by their place among the sorted names.
+        Integer labels as they are; names by their place among the sorted names. In a ``.csv`` file labels are numbers
+        if all of them are written as numbers are: "01" is a name.
     class_names : list of str or None
         The sorted names, or None for integer labels.
 
@@ -63,16 +70,57 @@ def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tupl
     if ending not in (".csv", ".parquet"):
         raise ValueError(f"labels: wanted a .npy, .csv or .parquet file, got {str(file)!r}")
     try:
-        name, values = (_from_csv if ending == ".csv" else _from_parquet)(file, column, what)
+        name, values = (
+            _from_csv(file, column, what, as_names) if ending == ".csv" else _from_parquet(file, column, what)
+        )
     except pa.ArrowException as error:
         raise ValueError(f"{what} is damaged or not a {ending} file: {error}") from None
     return _encode(values, f"{what}, column {name!r}")
 
 
+def read_label_pair(
+    path: str | os.PathLike[str], first: str | None, second: Sequence[str], what: str
+) -> tuple[np.ndarray, np.ndarray, list[str] | None, list[str] | None]:
+    """Two columns of labels of one ``.csv`` or ``.parquet`` table: both of numbers, or both of names.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    first : str or None
+        As ``column`` of `read_labels`.
+    second : sequence of str
+        The first of these columns that the table has.
+    what : str
+        The table's name in an error about both columns.
+
+    Returns
+    -------
+    first, second : numpy.ndarray of int64, [N]
+    first_names, second_names : list of str or None
+        Each column's own sorted names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What `read_labels` raises; a Parquet file with names in one column and numbers in the other.
+    """
+    codes, names = read_labels(path, first)
+    has = column_names(path)
+    other = next((name for name in second if name in has), second[-1])
+    others, other_names = read_labels(path, other)
+    if (names is None) != (other_names is None):
+        if Path(path).suffix.lower() != ".csv":
+            raise ValueError(f"{what} mixes class names and numbers")
+        # Names such as "1" and "two", of which one column only has "1".
+        codes, names = read_labels(path, first, as_names=True)
+        others, other_names = read_labels(path, other, as_names=True)
+    return codes, others, names, other_names
+
+
 def column_names(path: str | os.PathLike[str]) -> list[str]:
     """The names of the columns of a ``.csv`` or ``.parquet`` file as they stand there, a repeated one repeatedly."""
     if Path(path).suffix.lower() == ".parquet":
-        return list(pyarrow.parquet.read_schema(path).names)
+        return list(open_parquet(path, f"{os.fspath(path)!r}").schema_arrow.names)
     with pyarrow.csv.open_csv(path, parse_options=_PARSE) as reader:
         return list(reader.schema.names)
 
@@ -88,7 +136,7 @@ def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str
         return {}
     try:
         if Path(path).suffix.lower() == ".parquet":
-            table = pyarrow.parquet.ParquetFile(path).read(columns=list(names))
+            table = open_parquet(path, what).read(columns=list(names))
         else:
             convert = pyarrow.csv.ConvertOptions(
                 include_columns=names,
@@ -117,7 +165,7 @@ def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:
     return _integers(np.asarray(values), what), None
 
 
-def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
+def _from_csv(file: Path, column: str | None, what: str, as_names: bool) -> tuple[str, pa.ChunkedArray]:
     if file.stat().st_size == 0:
         raise ValueError(f"{what} is empty")
     names = column_names(file)
@@ -129,7 +177,8 @@ def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.Chunke
         include_columns=[name], column_types={name: pa.string()}, null_values=[""], strings_can_be_null=True
     )
     texts = pyarrow.csv.read_csv(file, parse_options=_PARSE, convert_options=convert).column(0)
-    for kind in (pa.int64(), pa.float64()):
+    as_names = as_names or not pc.all(pc.match_substring_regex(texts, _NUMBER), min_count=0).as_py()
+    for kind in () if as_names else (pa.int64(), pa.float64()):
         try:
             return name, texts.cast(kind)
         except pa.ArrowInvalid:
@@ -138,11 +187,11 @@ def _from_csv(file: Path, column: str | None, what: str) -> tuple[str, pa.Chunke
 
 
 def _from_parquet(file: Path, column: str | None, what: str) -> tuple[str, pa.ChunkedArray]:
-    table = pyarrow.parquet.ParquetFile(file)
+    table = open_parquet(file, what)
     name = _choose_column(table.schema_arrow.names, column, what)
     try:
         return name, table.read(columns=[name]).column(0)
-    except OSError as error:  # what Arrow raises for bytes that cannot be decompressed
+    except (pa.ArrowException, OSError) as error:  # an OSError for bytes that cannot be decompressed
         raise ValueError(f"{what}, column {name!r} is damaged: {error}") from None
 
 

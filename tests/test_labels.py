@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from proto_engine.labels import number_columns, read_labels
+from proto_engine.labels import number_columns, read_label_pair, read_labels
 
 NAMES = ["dog", "cat", "Zebra", "cat", "ähre", "dog"]
 SORTED = ["Zebra", "cat", "dog", "ähre"]
@@ -68,6 +68,45 @@ def test_read_labels_takes_every_number_type(tmp_path: Path, dtype: str) -> None
 def test_read_labels_csv_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
     (tmp_path / "y.csv").write_text("label\n2.0\n0.0\n1\n")
     assert read_labels(tmp_path / "y.csv")[0].tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["001", "1", "01", "2"],
+        ["001", "002"],
+        ["0x10", "16"],
+        ["1e3", "1000"],
+        ["1", "two"],
+        ["-01", "-1"],
+        ["+1", "1"],
+    ],
+)
+def test_read_labels_csv_names_made_of_digits_keep_their_spelling(tmp_path: Path, texts: list[str]) -> None:
+    codes, names = read_labels(write(tmp_path / "y.csv", texts))
+    assert names == sorted(texts)
+    assert [names[code] for code in codes] == texts
+
+
+def test_two_columns_of_names_of_which_one_has_digits_alone(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"given_label": ["1", "two", "1"], "suggested_label": ["1", "1", "2"]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    first, second, names, others = read_label_pair(tmp_path / "t.csv", "given_label", ("no", "suggested_label"), "t")
+    assert (names, others) == (["1", "two"], ["1", "2"])
+    assert (first.tolist(), second.tolist()) == ([0, 1, 0], [0, 0, 1])
+    frame.astype({"suggested_label": int}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"^t mixes class names and numbers"):
+        read_label_pair(tmp_path / "t.parquet", "given_label", ("suggested_label",), "t")
+
+
+def test_read_labels_csv_takes_numbers_as_programs_write_them(tmp_path: Path) -> None:
+    for dtype in (np.float64, np.int64):
+        np.savetxt(tmp_path / "y.csv", np.array([0, 10, 2], dtype=dtype), header="label", comments="")
+        codes, names = read_labels(tmp_path / "y.csv")
+        assert (codes.tolist(), names) == ([0, 10, 2], None)
+    (tmp_path / "y.csv").write_text("label\n1.0\nnan\n")
+    with pytest.raises(ValueError, match=r"row 1 is missing"):
+        read_labels(tmp_path / "y.csv")
 
 
 def test_read_labels_csv_keeps_words_that_look_missing(tmp_path: Path) -> None:

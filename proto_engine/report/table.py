@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bank_parquet import refuse_repeated
 from ..label_text import encode_labels
-from ..labels import column_names, number_columns, read_labels
+from ..labels import column_names, number_columns, read_label_pair
 
 _FLOATS = ("score", "margin", "issue_score", "probability")
 
@@ -59,11 +59,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
     ending = os.path.splitext(path)[1].lower()
     if ending not in (".parquet", ".csv"):
         raise ValueError(f"{what}: wanted features and labels, or one table (.parquet or .csv) of a correction")
-    given, names = read_labels(path, "given_label")
+    given, suggested, names, others = read_label_pair(path, "given_label", ("likely_label", "suggested_label"), what)
     has = column_names(path)
-    suggested, others = read_labels(path, "likely_label" if "likely_label" in has else "suggested_label")
-    if (names is None) != (others is None):
-        raise ValueError(f"{what} mixes class names and numbers")
     wanted = [name for name in (*_FLOATS, "index") if name in has]
     for name in wanted:
         refuse_repeated(name, has, what)
