@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,8 @@ class ParquetRows:
 
     def __init__(self, path: Path, column: str | None) -> None:
         self._what = f"features: {str(path)!r}"
-        try:
-            # Without pre-buffering a column is read page by page, not a row group at once.
-            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self._what} is truncated or not a Parquet file: {error}") from None
+        # Without pre-buffering a column is read page by page, not a row group at once.
+        self._file = open_parquet(path, self._what, pre_buffer=False, buffer_size=_READ_BYTES)
         self._column = _choose_column(self._file.schema_arrow, column, self._what)
         self._what += f", column {self._column!r}"
         num_samples = self._file.metadata.num_rows
@@ -112,10 +110,25 @@ class ParquetRows:
     def _list_size(self, kind: Any) -> int:
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        first = next(self._file.iter_batches(1, columns=[self._column])).column(0)
+        try:
+            first = next(self._file.iter_batches(1, columns=[self._column])).column(0)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            raise ValueError(f"{self._what} is damaged near row 0: {error}") from None
         if first.null_count:
             raise ValueError(f"{self._what}: row 0 is null")
         return int(first.value_lengths()[0].as_py())
+
+
+def open_parquet(path: str | os.PathLike[str], what: str, **options: Any) -> pq.ParquetFile:
+    """A Parquet file, for reading; ValueError that begins with ``what`` if it is damaged or foreign."""
+    try:
+        file = pq.ParquetFile(path, **options)
+        str(file.schema_arrow)  # its names are decoded when they are asked for
+        return file
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # an OSError without a number for the footer
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{what} is truncated or not a Parquet file: {error}") from None
 
 
 def _refuse_nulls(values: Any, message: str, start: int, per_row: int) -> None:

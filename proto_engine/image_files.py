@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .bank_formats import listed
-from .bank_parquet import refuse_repeated
+from .bank_parquet import open_parquet, refuse_repeated
 
 # The files that torchvision's ImageFolder takes, so that rows are numbered alike.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -83,10 +82,7 @@ class ParquetImages:
     def __init__(self, path: str | os.PathLike[str], column: str | None = None) -> None:
         what = f"images: {os.fspath(path)!r}"
         self._folder = Path(path).parent
-        try:
-            self._file = pq.ParquetFile(path)
-        except pa.ArrowException as error:
-            raise ValueError(f"{what} is truncated or not a Parquet file: {error}") from None
+        self._file = open_parquet(path, what)
         schema = self._file.schema_arrow
         self._column = _choose(schema, column, what)
         self._what = f"{what}, column {self._column!r}"

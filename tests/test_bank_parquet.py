@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,8 @@ from bank_files import D, N, assert_same_bits, features, list_column, write_parq
 
 from proto_engine import bank_parquet
 from proto_engine.bank import FeatureBank
+from proto_engine.image_files import ParquetImages
+from proto_engine.labels import read_labels
 
 
 def test_bank_parquet_chooses_the_column(tmp_path: Path) -> None:
@@ -114,3 +118,34 @@ def test_bank_parquet_streams_a_large_row_group_in_bounded_memory(tmp_path: Path
         assert rows.shape[1] == dim
         highest = max(highest, pa.total_allocated_bytes() - before)
     assert highest < 24 * 2**20
+
+
+def test_parquet_with_a_damaged_footer_is_refused_by_every_reader(tmp_path: Path) -> None:
+    path, rng = tmp_path / "bank.parquet", np.random.default_rng(0)
+    table = {"feature": list_column(features()), "label": pa.array(np.arange(N)), "image": pa.array([b"x"] * N)}
+    pq.write_table(pa.table(table), path)
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    length = int.from_bytes(content[-8:-4].tobytes(), "little")
+    readers: list[Callable[[], Any]] = [
+        lambda: FeatureBank.open(path, column="feature").rows([0]),
+        lambda: read_labels(path, "label"),
+        lambda: ParquetImages(path, "image")[0],
+    ]
+    refused = np.zeros(len(readers), dtype=int)
+    for _ in range(150):
+        damaged = content.copy()
+        where = rng.integers(len(content) - 8 - length, len(content), 3)
+        damaged[where] = rng.integers(0, 256, 3)
+        path.write_bytes(damaged.tobytes())
+        for k, read in enumerate(readers):
+            try:
+                read()
+            except ValueError as error:
+                assert "bank.parquet" in str(error)
+                refused[k] += 1
+    assert (refused > 30).all()
+
+
+def test_parquet_that_may_not_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        bank_parquet.open_parquet(tmp_path / "none.parquet", "features")
