@@ -50,12 +50,12 @@ def stored(rows: np.ndarray) -> tuple[np.ndarray, str]:
 
 @functools.cache
 def _controller() -> ThreadpoolController:
-    """Looks through the loaded libraries: once is enough."""
-    return ThreadpoolController()
+    """Looks through the loaded libraries: once is enough. The BLAS alone: OpenMP's number is each thread's own."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 # Our threads each multiply a tile of their own: the BLAS must not split a product again.
-_blas = ProcessSetting(lambda: _controller().limit(limits=1, user_api="blas").restore_original_limits)
+_blas = ProcessSetting(lambda: _controller().limit(limits=1).restore_original_limits)
 single_threaded_blas = _blas.held
 
 
