@@ -65,7 +65,7 @@ void pair_similarity(const Rows& x, const double* squares, const int64_t* first,
 void similarity(const float* unit, int64_t m, int64_t d, int64_t tile, float* out, const Execution& run);
 
 // ---- cutoff and density ---------------------------------------------------------------------
-// All three visit each unordered pair i < j once; the diagonal is the caller's (S_ii = 1).
+// Each of these visits each unordered pair i < j once; the diagonal is the caller's (S_ii = 1).
 
 // One pair inside a bracket.
 struct PairEntry {
@@ -82,16 +82,16 @@ using PairLists = std::vector<std::deque<PairEntry>>;
 int64_t count_bracket(const float* unit, int64_t m, int64_t d, float lo, float hi, int64_t capacity, int64_t tile,
                       int64_t* above, PairLists* inside, const Execution& run);
 
-// Pairs of S in [lo, hi], counted in `bins` equal bins with the least and greatest S of each bin;
-// returns the number of pairs with S < lo.            count: [bins] int64, least, most: [bins] float64
-int64_t histogram(const Rows& x, const double* squares, const float* unit, double lo, double hi, double bound,
-                  int64_t bins, int64_t tile, int64_t* count, double* least, double* most, const Execution& run);
-
 // The same, counted by the class of j: above[i, c] = #{j != i of class c : s32 > hi}. Rows lie class after class, of
 // class c offsets[c] to offsets[c + 1].                                     above:   [m, C] int32
 int64_t count_bracket_by_class(const float* unit, int64_t m, int64_t d, const int64_t* offsets, int64_t num_classes,
                                float lo, float hi, int64_t capacity, int64_t tile, int32_t* above, PairLists* inside,
                                const Execution& run);
+
+// Pairs of S in [lo, hi], counted in `bins` equal bins with the least and greatest S of each bin;
+// returns the number of pairs with S < lo.            count: [bins] int64, least, most: [bins] float64
+int64_t histogram(const Rows& x, const double* squares, const float* unit, double lo, double hi, double bound,
+                  int64_t bins, int64_t tile, int64_t* count, double* least, double* most, const Execution& run);
 
 // above[i] = #{j != i : S_ij > cutoff}, below[i] = #{j != i : S_ij < cutoff}.   [m] int64 each
 void count_threshold(const Rows& x, const double* squares, const float* unit, double cutoff, double bound,

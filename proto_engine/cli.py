@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from .cli_options import (
 from .cli_page import PAGE_ENDINGS, PAGE_OPTIONS, add_page, check_count, open_images, page_of_table, write_page
 from .cli_paths import check_output, refuse_same
 from .cli_report import correction_report, selection_report
-from .cli_streams import abandon, prepare_streams, say
+from .cli_streams import abandon, notes_shown, prepare_streams, say
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write
 from .labels import read_labels
@@ -47,11 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, 2 for an error, 130 for Ctrl-C)."""
     prepare_streams()
     arguments = _parser().parse_args(argv)
-    if sys.stderr is not None and not getattr(arguments, "quiet", True):
-        logging.basicConfig(format="proto-engine: %(message)s", stream=sys.stderr)
-        logging.getLogger("proto_engine").setLevel(logging.INFO)
     try:
-        with warnings.catch_warnings():
+        with notes_shown(not getattr(arguments, "quiet", True)), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             arguments.run(arguments)
         if sys.stdout is not None:  # as under pythonw, or closed by the caller

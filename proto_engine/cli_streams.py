@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -14,6 +16,24 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)  # a stream put in place by a caller may have none
         if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):
             reconfigure(errors="replace")
+
+
+@contextmanager
+def notes_shown(wanted: bool) -> Iterator[None]:
+    """What the package logs as a note goes to stderr inside, where there is one."""
+    if not wanted or sys.stderr is None:
+        yield
+        return
+    logger = logging.getLogger("proto_engine")
+    handler, level = logging.StreamHandler(sys.stderr), logger.level
+    handler.setFormatter(logging.Formatter("proto-engine: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def say(text: str) -> None:

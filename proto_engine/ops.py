@@ -14,9 +14,10 @@ import numpy as np
 
 from .arrays import ArrayKind, as_matrix, kind_of, to_numpy
 from .backends import choose
-from .backends.base import Backend, Pool, usable
+from .backends.base import Backend, Pool, eta_of, usable
 
 _ROWS_NAMED = 5
+_LONGEST = float(np.finfo(np.float32).max)
 _BITS_SHOWN = 128
 
 ON_BAD_ROWS = ("raise", "keep-label")  # what may be done with rows that are zero or not finite
@@ -58,11 +59,12 @@ def resolve(features: Any, backend: str) -> Resolved:
     return Resolved(chosen, kind)
 
 
-def bad_rows_message(bad: np.ndarray, num_rows: int) -> str:
+def bad_rows_message(bad: np.ndarray, num_rows: int, *, transformed: bool = False) -> str:
     """The message for rows without a direction, given their row numbers."""
     first = ", ".join(map(str, bad[:_ROWS_NAMED])) + (", ..." if len(bad) > _ROWS_NAMED else "")
     return (
-        f"features: wanted finite rows that are not all zero, got {len(bad)} of {num_rows} rows with NaN, "
+        f"features: wanted finite rows that are not all zero{' after the transform' * transformed}, "
+        f"got {len(bad)} of {num_rows} rows with NaN, "
         f'infinity or zero norm (rows {first}); on_bad_rows="keep-label" leaves such rows out'
     )
 
@@ -268,25 +270,8 @@ def eta(features: Any, rho: Any, *, backend: str = "auto") -> Any:
         raise ValueError(f"rho: wanted one entry a row of features, [{pool.m}], got shape {density.shape}")
     if density.dtype.kind not in "iu":
         raise TypeError(f"rho: wanted integers, got {density.dtype}")
-    return resolved.kind.give(eta_of(pool, density.astype(np.int64), np.arange(pool.m)))
-
-
-def density_order(rho: np.ndarray) -> np.ndarray:
-    """Row numbers by density, highest first, equal densities by row number.   [m] int64"""
-    return np.argsort(-rho, kind="stable")
-
-
-def eta_of(pool: Pool, rho: np.ndarray, rows: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-    """eta of the listed rows of a pool.   [n] float64"""
-    order = density_order(rho) if order is None else order
-    # The rows denser than i are the first `limit` of the order; the densest rows look at all rows.
-    limit = np.searchsorted(-rho[order], -rho[rows], side="left")  # [n]
-    densest = limit == 0
-    limit[densest] = pool.m
-    alike = np.argsort(limit, kind="stable")  # rows that look at equally many are computed together
-    eta = np.empty(len(rows))
-    eta[alike] = pool.extreme(order, rows[alike], limit[alike], densest[alike])
-    return eta
+    ranks = np.unique(density, return_inverse=True)[1]  # of any size: only their order counts
+    return resolved.kind.give(eta_of(pool, ranks, np.arange(pool.m)))
 
 
 def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:
@@ -310,7 +295,8 @@ def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:
     Raises
     ------
     TypeError, ValueError, BackendUnavailable
-        As in `normalize`, and for another dimension than the features have or vectors that are not finite.
+        As in `normalize`, and for another dimension than the features have, vectors that are not finite, or longer
+        than a float32 can be.
     """
     vectors = as_matrix(folded, "folded")
     resolved, rows, _ = _ready(features, backend)
@@ -319,7 +305,12 @@ def score(features: Any, folded: Any, *, backend: str = "auto") -> Any:
     double = np.ascontiguousarray(to_numpy(vectors), dtype=np.float64)
     if not np.isfinite(double).all():
         raise ValueError("folded: wanted finite vectors, got NaN or infinity")
-    longest = float(np.sqrt(np.einsum("ij,ij->i", double, double)).max())
+    with np.errstate(over="ignore"):
+        longest = float(np.sqrt(np.einsum("ij,ij->i", double, double)).max())
+    if longest > _LONGEST:
+        raise ValueError(
+            f"folded: wanted vectors no longer than {_LONGEST:g}, a float32, got entries up to {np.abs(double).max():g}"
+        )
     # The backends count on norms of at most 1, which means of unit vectors have; a power of two is exact.
     factor = 2.0 ** max(0, math.frexp(longest)[1]) if longest > 1.0 + 1e-9 else 1.0
     sigma = resolved.kind.give(resolved.backend.score(rows, double / factor))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .backends.base import Picks, Pool
-from .ops import check_fraction, density_order, eta_of, make_pool
+from .backends.base import Picks, Pool, density_order, eta_of
+from .ops import check_fraction, make_pool
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,7 @@ class Prototypes:
             with safetensors.safe_open(name, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        except (safetensors.SafetensorError, AttributeError, TypeError, KeyError) as error:  # dtypes NumPy has not
             raise ValueError(f"prototypes: {name!r} is not a complete safetensors file ({error})") from None
         kind = metadata.get("transform")
         extra = [key for key in _TRANSFORM_ARRAYS if kind is not None and key in arrays]

@@ -72,7 +72,7 @@ def score_samples(
         part = kind.give(result)  # [b, present]
         with kind.current():
             bad.append(start + _rows_where(part[:, 0] != part[:, 0]))
-        _refuse(bad[-1], len(bank), on_bad_rows)
+        _refuse(bad[-1], bank, on_bad_rows)
         if sigma is None:
             sigma = kind.full((len(bank), num_classes), -np.inf, part.dtype)
         with kind.current():
@@ -148,6 +148,7 @@ def correct_labels(
         found = _correct_by_score(features, labels, prototypes, backend, min_margin, progress, on_bad_rows)
         if policy == "all":
             return found
+    kind = resolve(as_bank(features), backend).kind
     from .evidence import label_evidence  # needs SciPy's linear algebra, which takes a while to import
 
     evidence = label_evidence(
@@ -157,7 +158,6 @@ def correct_labels(
     decided = decide(policy, evidence, min_margin=min_margin, **scores)
     if decided.note is not None:
         logger.info("labels are left as they are: %s", decided.note)
-    kind = resolve(as_bank(features), backend).kind
     with kind.current():
         columns = {name: kind.give(getattr(decided, name)) for name in COLUMNS}
     return replace(decided, **columns)
@@ -184,7 +184,7 @@ def _correct_by_score(
         for start, result in resolved.backend.top2_chunks(_chunks(bank, progress, "correct"), folded):
             label, best, second = (kind.give(array) for array in result)
             unusable = label < 0
-            _refuse(start + _rows_where(unusable), len(bank), on_bad_rows)
+            _refuse(start + _rows_where(unusable), bank, on_bad_rows)
             part = slice(start, start + len(label))
             suggested[part] = xp.where(unusable, -1, classes[label])
             score[part] = best
@@ -213,9 +213,9 @@ def _prepare(
     return bank, resolve(bank, backend), present, folded
 
 
-def _refuse(bad: np.ndarray, num_rows: int, on_bad_rows: str) -> None:
+def _refuse(bad: np.ndarray, bank: FeatureBank, on_bad_rows: str) -> None:
     if len(bad) and on_bad_rows == "raise":
-        raise ValueError(bad_rows_message(bad, num_rows))
+        raise ValueError(bad_rows_message(bad, len(bank), transformed=bank.transform is not None))
 
 
 def _rows_where(mask: Any) -> np.ndarray:

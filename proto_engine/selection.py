@@ -134,7 +134,7 @@ def select_prototypes(
     squares = squares_of(bank, resolved)
     good = usable(squares)
     if on_bad_rows == "raise" and not good.all():
-        raise ValueError(bad_rows_message(np.flatnonzero(~good), num_samples))
+        raise ValueError(bad_rows_message(np.flatnonzero(~good), num_samples, transformed=bank.transform is not None))
     allowed = candidate_mask(candidates, given, num_classes, good)
     pools = class_pools(given, num_classes, m, seed, good, allowed)
 

@@ -25,8 +25,8 @@ def pick_kmeans(unit: np.ndarray, p: int, may_pick: np.ndarray, *, seed: int) ->
 
     Returns
     -------
-    numpy.ndarray of int64, [min(p, number that may be picked)]
-        Distinct rows, by the size of their cluster; a row that is nearest to two centers goes to the
+    numpy.ndarray of int64, [min(p, number that may be picked, number of different rows)]
+        Rows by the size of their cluster; a row that is nearest to two centers goes to the
         larger cluster and the other center takes its next nearest.
     """
     from sklearn.cluster import KMeans

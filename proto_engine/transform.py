@@ -129,7 +129,8 @@ class BankTransform:
         -------
         FeatureBank, [N, D]
             float32, in the caller's kind of array and place. A zero row stays zero, and one that is not finite
-            stays that way, so that ``on_bad_rows`` means the rows that it means without a transform.
+            stays that way, so that ``on_bad_rows`` means the rows that it means without a transform, and besides them
+            any row at the mean, which has no direction after it.
 
         Raises
         ------

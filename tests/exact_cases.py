@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from proto_engine.backends import backends, get
-from proto_engine.backends.base import Backend, Pool, condition_numpy
+from proto_engine.backends.base import Backend, Pool, condition_numpy, eta_of
 from proto_engine.backends.device import SCORE_CLUSTER
 from proto_engine.backends.reference import ReferenceBackend, ReferencePool
-from proto_engine.ops import eta_of
 
 SAMPLED = 400  # rows; so many pairs that the cutoff is bracketed by a sample
 TILE = 16  # so that a few dozen rows make several tiles

@@ -13,8 +13,7 @@ import pytest
 from exact_cases import DTYPES, REFERENCE, assert_same_bits, assert_same_density, case, reference_pool
 
 import proto_engine as pe
-from proto_engine.backends.base import condition_numpy
-from proto_engine.ops import eta_of
+from proto_engine.backends.base import condition_numpy, eta_of
 
 torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402

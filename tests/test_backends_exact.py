@@ -25,8 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proto_engine.backends import exact
-from proto_engine.backends.base import error_bound
-from proto_engine.ops import density_order, eta_of
+from proto_engine.backends.base import density_order, error_bound, eta_of
 
 # On and beside the edges of a tile.
 SIZES = (1, TILE - 1, TILE, TILE + 1, 2 * TILE + 3)

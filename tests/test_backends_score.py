@@ -17,8 +17,7 @@ from exact_cases import (
     reference_pool,
 )
 
-from proto_engine.backends.base import error_bound
-from proto_engine.ops import density_order, eta_of
+from proto_engine.backends.base import density_order, error_bound, eta_of
 
 
 @pytest.mark.parametrize("backend", SCORING)

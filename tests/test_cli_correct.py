@@ -13,6 +13,7 @@ from cli_house import digits as digits
 from cli_house import folder as folder
 
 import proto_engine as pe
+from proto_engine.backends import _said
 
 
 def test_cli_correct_writes_what_the_functions_give(
@@ -105,3 +106,11 @@ def test_cli_small_and_empty_classes_follow_the_rules(
     assert (status, out.splitlines()[0]) == (0, "6 prototypes for 2 of 4 classes")
     assert run(capsys, *CORRECT, "x.npy", "y.npy", "-o", "o.csv", *options)[0] == 0
     assert set(pd.read_csv("o.csv")["suggested_label"]) <= {0, 2}
+
+
+def test_quiet_after_a_call_that_was_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for name, more in (("a.csv", ()), ("b.csv", ("--quiet",)), ("c.csv", ())):
+        _said.clear()  # what `auto` chose is noted once in a process
+        said.append(run(capsys, *CORRECT, "x.npy", "y.npy", "-o", name, *more)[2])
+    assert [text.count("proto-engine: backend 'auto' chose") for text in said] == [1, 0, 1]

@@ -110,3 +110,13 @@ def test_saying_why_nothing_changes(problem, caplog):
         found = pe.correct_labels(x, truth)
     assert not found.changed.any() and "estimated share of wrong labels" in found.note
     assert f"labels are left as they are: {found.note}" in caplog.text
+
+
+def test_the_backend_is_checked_before_the_work(problem, monkeypatch):
+    def weigh(*_, **__):
+        raise AssertionError("the evidence was weighed")
+
+    monkeypatch.setattr("proto_engine.evidence.label_evidence", weigh)
+    x, _, given = problem
+    with pytest.raises(ValueError, match=r"backend: wanted .*, got 'nonsense'"):
+        pe.correct_labels(x, given, backend="nonsense")

@@ -17,10 +17,9 @@ from problems import clustered, has_gpu, select
 
 import proto_engine as pe
 from proto_engine.backends import get
-from proto_engine.backends.base import condition_numpy
+from proto_engine.backends.base import condition_numpy, eta_of
 from proto_engine.backends.cuda import CudaBackend, loops_of, unavailable_reason
 from proto_engine.bank import FeatureBank
-from proto_engine.ops import eta_of
 from proto_engine.peaks import pick_density_peaks
 
 _core = pytest.importorskip("proto_engine._core", reason="the native module was not built")

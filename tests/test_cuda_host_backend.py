@@ -27,6 +27,7 @@ from exact_cases import (
 
 from proto_engine import FeatureBank
 from proto_engine.backends import device_backend, device_scan
+from proto_engine.backends.base import eta_of
 from proto_engine.backends.cuda import CudaBackend
 from proto_engine.backends.device import OK, OVERFLOW, TIES
 from proto_engine.backends.device_density import ClassBatch
@@ -34,7 +35,6 @@ from proto_engine.backends.device_pool import DevicePool
 from proto_engine.backends.device_rows import tensor_core_bound
 from proto_engine.backends.exact import cutoff_and_density
 from proto_engine.backends.outcomes import trusting
-from proto_engine.ops import eta_of
 from proto_engine.peaks import pick_density_peaks
 
 pytestmark = pytest.mark.skipif(cuda_host_library.missing() is not None, reason=str(cuda_host_library.missing()))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from proto_engine.backends.base import cutoff_rank
+from proto_engine.backends.base import cutoff_rank, density_order, eta_of
 from proto_engine.backends.cpu import CpuBackend
 from proto_engine.backends.reference import pinned_dot
-from proto_engine.ops import density_order, eta_of
 
 
 @pytest.mark.slow

@@ -95,3 +95,15 @@ def test_score_takes_vectors_of_any_length(dtype):
     np.testing.assert_allclose(found, unit @ folded.T, rtol=0, atol=2e6 * error_bound(6))
     with pytest.raises(ValueError, match="folded: wanted finite vectors"):
         ops.score(x, np.full((1, 6), np.nan))
+    with pytest.raises(ValueError, match=r"folded: wanted vectors no longer than .*, got entries up to 1e\+200"):
+        ops.score(x, np.full((1, 6), 1e200))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "rho", [np.array([2**63 + 5, 2, 2**64 - 1], dtype=np.uint64), np.array([7, -(2**63), 2**63 - 1])]
+)
+def test_eta_takes_densities_of_any_size(backend, rho):
+    np.testing.assert_array_equal(
+        ops.eta(PLANE, rho, backend=backend), ops.eta(PLANE, np.array([1, 0, 2]), backend=backend)
+    )

@@ -141,3 +141,11 @@ def test_failed_save_leaves_the_old_file(prototypes, tmp_path, monkeypatch):
         prototypes.save(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+def test_load_refuses_tensors_of_types_that_numpy_has_not(tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file({"weight": torch.ones(3).to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(ValueError, match=r"prototypes: .*p\.safetensors'"):
+        pe.Prototypes.load(path)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from exact_cases import EXACT, REFERENCE, Engine, assert_same_bits, reference_pool
 
-from proto_engine.backends.base import cutoff_rank, error_bound
+from proto_engine.backends.base import cutoff_rank, error_bound, eta_of
 from proto_engine.backends.reference import pinned_dot
-from proto_engine.ops import eta_of
 
 # Rows of length 5: S_01 = 24/25, S_02 = (9 - 16)/25 = -7/25, S_12 = (12 - 12)/25 = 0.
 # The nine entries of S in order: -.28 -.28 0 0 .96 .96 1 1 1.

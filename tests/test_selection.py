@@ -10,8 +10,8 @@ from problems import clustered, select
 
 import proto_engine as pe
 from proto_engine import selection
+from proto_engine.backends.base import density_order
 from proto_engine.backends.reference import ReferenceBackend
-from proto_engine.ops import density_order
 
 
 def same(a: pe.Prototypes, b: pe.Prototypes) -> None:

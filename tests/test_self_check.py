@@ -166,7 +166,7 @@ def test_a_wrong_bit_of_a_host_backend_is_found(monkeypatch, name):
     [
         ("cutoff", "float16 rows, class 0: cutoff is "),
         ("density", "float16 rows, class 0: density 529 "),
-        ("eta", "float16 rows, class 0: eta 0 "),
+        ("eta", "float16 rows, class 0: eta 17 "),
         ("pick", "picks of float16 rows, class 0: rows 0 "),
         ("no pick", "picks of float16 rows, class 0: not found"),
         ("error", "RuntimeError: an illegal memory access was encountered"),

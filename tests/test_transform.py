@@ -143,6 +143,16 @@ def test_transform_leaves_bad_rows_bad_and_out_of_the_fit():
     assert not pe.correct_labels(bad, labels, found, on_bad_rows="keep-label").changed[600:].any()
 
 
+def test_a_row_at_the_mean_is_refused_by_the_name_of_what_made_it_so():
+    x, labels = np.array([[1, 0], [3, 0], [2, 0], [2, 1], [2, -1]], dtype=np.float32), np.array([0, 0, 0, 1, 1])
+    pe.select_prototypes(x, labels, eta_max=2.0)
+    with pytest.raises(ValueError, match=r"not all zero after the transform, got 1 of 5 rows .*\(rows 2\)"):
+        pe.select_prototypes(x, labels, transform="center")
+    found = pe.select_prototypes(x, labels, transform="center", on_bad_rows="keep-label")
+    with pytest.raises(ValueError, match=r"after the transform, got 1 of 5 rows"):
+        pe.correct_labels(x, labels, found)
+
+
 @pytest.mark.parametrize(
     ("rows", "match"),
     [

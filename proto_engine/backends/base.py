@@ -194,3 +194,21 @@ def condition_numpy(rows: np.ndarray) -> np.ndarray:
 def usable(squares: np.ndarray) -> np.ndarray:
     """Rows that have a direction: their sum of squares is positive and finite."""
     return np.isfinite(squares) & (squares > 0)
+
+
+def density_order(rho: np.ndarray) -> np.ndarray:
+    """Row numbers by density, highest first, equal densities by row number.   [m] int64"""
+    return np.argsort(-rho, kind="stable")
+
+
+def eta_of(pool: Pool, rho: np.ndarray, rows: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """eta of the listed rows of a pool.   [n] float64"""
+    order = density_order(rho) if order is None else order
+    # The rows denser than i are the first `limit` of the order; the densest rows look at all rows.
+    limit = np.searchsorted(-rho[order], -rho[rows], side="left")  # [n]
+    densest = limit == 0
+    limit[densest] = pool.m
+    alike = np.argsort(limit, kind="stable")  # rows that look at equally many are computed together
+    eta = np.empty(len(rows))
+    eta[alike] = pool.extreme(order, rows[alike], limit[alike], densest[alike])
+    return eta

@@ -10,11 +10,11 @@ from .cupy_compiler import Program, layout_claims
 from .cupy_launches import Launches, blocks_for
 from .cupy_programs import ELEMENTS, D, P, Q, by_value, record
 from .device import StoredRows
+from .device_scoring import PADDING, class_group, exact_bytes, padded_classes, padded_dim
 
 ROWS_AT_A_TIME = 64  # kScoreRows
 THREADS = 512  # kScoreThreads
 SLICE_BYTES = 256  # kSliceBytes
-PADDING = 128  # kPadding
 SHARED_BYTES = 163 * 1024  # kSharedBytes
 FOLDED_SCALE = 16384.0  # kFoldedScale
 _FOLD_THREADS = 256
@@ -87,24 +87,6 @@ def _score_program(variant: Variant) -> Program:
 @cache
 def fold_program(element: str) -> Program:
     return Program(("score.cuh",), (f"fold_kernel<{element}>",), least_capability=(8, 0))
-
-
-def padded_dim(dim: int) -> int:
-    return -(-dim // PADDING) * PADDING
-
-
-def class_group(num_classes: int) -> int:
-    return 16 if num_classes <= 16 else 32
-
-
-def padded_classes(num_classes: int) -> int:
-    group = class_group(num_classes)
-    return -(-num_classes // group) * group
-
-
-def exact_bytes(num_classes: int, dim: int) -> int:
-    """Where the vectors for s32 begin in the workspace."""
-    return num_classes * padded_dim(dim) * 8
 
 
 def tensor_roundings(dtype: int, dim: int) -> float:

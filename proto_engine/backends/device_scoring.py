@@ -10,7 +10,7 @@ import numpy as np
 from .device import DTYPES, DeviceOutput, Gpu, Memory, StoredRows, uploaded
 from .device_rows import DeviceRows
 
-_PADDING = 128  # kPadding of csrc/cuda/score_products.cuh
+PADDING = 128  # kPadding of csrc/cuda/score_products.cuh
 
 
 class Top2(NamedTuple):
@@ -74,11 +74,27 @@ class Folded(NamedTuple):
     num_classes: int
 
 
+def padded_dim(dim: int) -> int:
+    return -(-dim // PADDING) * PADDING
+
+
+def class_group(num_classes: int) -> int:
+    return 16 if num_classes <= 16 else 32
+
+
+def padded_classes(num_classes: int) -> int:
+    group = class_group(num_classes)
+    return -(-num_classes // group) * group
+
+
+def exact_bytes(num_classes: int, dim: int) -> int:
+    """Where the vectors for s32 begin in the workspace."""
+    return num_classes * padded_dim(dim) * 8
+
+
 def workspace_bytes(num_classes: int, dim: int) -> int:
     """``score_workspace_bytes`` of csrc/cuda/score.cu: float64 vectors, and what float32 products need."""
-    group = 16 if num_classes <= 16 else 32
-    padded_dim = -(-dim // _PADDING) * _PADDING
-    return (8 * num_classes + 4 * (-(-num_classes // group) * group)) * padded_dim
+    return exact_bytes(num_classes, dim) + 4 * padded_classes(num_classes) * padded_dim(dim)
 
 
 def prepare_folded(gpu: Gpu, folded: np.ndarray, dtype: np.dtype) -> Folded:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Backend, Picks, Pool
+from .base import Backend, Picks, eta_of
 from .reference import ReferenceBackend, ReferencePool, to_double
 
 QUANTILE, ETA_MAX, PICKS = 0.6, 0.95, 4
@@ -140,7 +140,10 @@ def pools_differ(backend: Backend, native: Callable[[np.ndarray], Any]) -> str |
             pool = backend.pool(rows, squares)
             cutoff, rho = pool.density(QUANTILE)
             found = {"squares": squares, "cutoff": cutoff, "density": rho}
-            found |= {"density at the cutoff": pool.density_at(right.cutoff), "eta": _eta(pool, right.rho)}
+            found |= {
+                "density at the cutoff": pool.density_at(right.cutoff),
+                "eta": eta_of(pool, right.rho, np.arange(pool.m)),
+            }
             found |= {"counts by class": pool.class_counts_at(right.cutoff, _thirds(pool.m)).reshape(-1)}
             wanted = {"squares": case.squares[part], "cutoff": right.cutoff, "density": right.rho}
             wanted |= {"density at the cutoff": right.rho, "eta": right.eta}
@@ -172,15 +175,6 @@ def scores_differ(backend: Backend, native: Callable[[np.ndarray], Any]) -> str 
         if difference := _difference(f"{case.name} rows", found, wanted):
             return difference
     return None
-
-
-def _eta(pool: Pool, rho: np.ndarray) -> np.ndarray:
-    """eta of all rows through the pool's own search.   [m] float64"""
-    order = np.argsort(-rho, kind="stable")
-    limit = np.searchsorted(-rho[order], -rho, side="left")
-    densest = limit == 0
-    limit[densest] = pool.m
-    return pool.extreme(order, np.arange(pool.m), limit, densest)
 
 
 def _difference(where: str, found: dict[str, Any], wanted: dict[str, Any]) -> str | None:

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from proto_engine import _core
-from proto_engine.backends.base import error_bound
+from proto_engine.backends.base import error_bound, eta_of
 from proto_engine.backends.cpu import CpuBackend
 from proto_engine.backends.exact import cutoff_and_density
 from proto_engine.backends.reference import ReferenceBackend
-from proto_engine.ops import eta_of
 
 REFERENCE = ReferenceBackend()
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
