@@ -30,6 +30,7 @@ SETTINGS = (
     Setting(300, 50, 0.5, "symmetric", 0.2),
     Setting(200, 200, 0.35, "symmetric", 0.3),
     Setting(200, 200, 0.35, "pairflip", 0.4),
+    Setting(1000, 100, 0.5, "symmetric", 0.2),
     Setting(1000, 40, 0.35, "symmetric", 0.2),
 )
 

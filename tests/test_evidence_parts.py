@@ -9,8 +9,9 @@ from sklearn.linear_model import Ridge
 from proto_engine.bank import FeatureBank
 from proto_engine.evidence import calibration, shrinkage
 from proto_engine.evidence.anchors import Clarity, anchor_labels
-from proto_engine.evidence.calibration import calibrate, expectation_maximization, with_constant
+from proto_engine.evidence.calibration import calibrate, with_constant
 from proto_engine.evidence.landmarks import GAMMA, LANDMARKS, LandmarkKernel, draw_landmarks
+from proto_engine.evidence.maximization import Course, expectation_maximization
 from proto_engine.evidence.ridge import FOLDS, RIDGE, FoldedSums, fold_numbers
 from proto_engine.evidence.second_opinion import LAPSE_ROWS, SecondOpinion
 from proto_engine.evidence.shrinkage import shrunk_noise_matrix
@@ -131,12 +132,12 @@ def test_calibration_steps_with_boehnings_bound_never_lower_the_likelihood():
     inputs = with_constant(scores)
     course = []
     for count in range(25):
-        weights, noise = expectation_maximization(inputs, labels, NOISE, warm_steps=count, steps=0, momentum=False)
+        weights, noise = expectation_maximization(inputs, labels, NOISE, Course(count, 0), momentum=False)
         np.testing.assert_array_equal(noise, NOISE)
         course.append(log_likelihood(inputs, weights, NOISE, labels))
     assert (np.diff(course) > -1e-4).all()
     assert course[-1] > course[0] + 5
-    with_momentum, _ = expectation_maximization(inputs, labels, NOISE, warm_steps=24, steps=0)
+    with_momentum, _ = expectation_maximization(inputs, labels, NOISE, Course(24, 0))
     assert log_likelihood(inputs, with_momentum, NOISE, labels) > course[-1]
 
 

@@ -6,10 +6,14 @@ import numpy as np
 
 from .shrinkage import normalized
 
-STEPS = 60  # within a thousandth of the greatest log-likelihood
-_LONGEST_STEP = 5.0, 1.0  # of the slope and of a constant: far from the answer Newton's steps are too long
+STEPS = 60  # at most
+_CLOSE = 1e-3  # of the slope, and ten times that of the constants: steps that change nothing that matters
+_FIRST = 5.0  # slope
+_LONGEST = 1.0  # step of a constant: far from the answer Newton's steps are too long
 _HALF = 0.5  # of a constant's step: where two classes are confused, both take it
+_LEAST = 1e-30  # variance: of scores that are all equal
 _TINY = 1e-3  # a class that no row could belong to keeps its constant
+_AT_ONCE = 2**18  # probabilities computed at once, so that they stay in cache
 
 
 def one_slope(scores: np.ndarray, labels: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -30,21 +34,32 @@ def one_slope(scores: np.ndarray, labels: np.ndarray, noise: np.ndarray) -> np.n
 
     Notes
     -----
-    Expectation-maximization: ``q_i[c] ~ p_i[c] T[c, y_i]``, then a step of Newton's method in a, and one in each b by
-    itself, towards p = q.
+    Expectation-maximization: ``q_i[c] ~ p_i[c] T[c, y_i]``, then a step of Newton's method in a, by which a at most
+    doubles or halves, and one in each b by itself, towards p = q.
     """
     num_classes = scores.shape[1]
-    likelihoods = noise.T[labels].astype(np.float32)  # [n, K]
-    slope, constants = np.float32(0.0), np.zeros(num_classes, dtype=np.float32)
+    likelihoods = noise.T.astype(np.float32)  # [y, c]
+    slope, constants = np.float32(_FIRST), np.zeros(num_classes, dtype=np.float32)
+    rows = max(1, _AT_ONCE // num_classes)
     for _ in range(STEPS):
-        classes = softmax(slope * scores + constants)
-        error = normalized(classes * likelihoods) - classes
-        mean = (classes * scores).sum(axis=1, keepdims=True)
-        variance = float((classes * (scores - mean) ** 2).sum())
-        step = float((error * scores).sum()) / (variance + _TINY)
-        slope += np.float32(np.clip(step, -_LONGEST_STEP[0], _LONGEST_STEP[0]))
-        curvature = (classes * (1.0 - classes)).sum(axis=0) + _TINY
-        constants += np.clip(_HALF * error.sum(axis=0) / curvature, -_LONGEST_STEP[1], _LONGEST_STEP[1])
+        error, variance = 0.0, 0.0  # of the scores: expected by q less expected by p, and variance under p
+        excess, spread = np.zeros(num_classes), np.zeros(num_classes)  # sums of q - p and of p (1 - p)
+        for low in range(0, len(scores), rows):
+            part = scores[low : low + rows]
+            classes = softmax(slope * part + constants)  # [b, K]
+            posterior = normalized(classes * likelihoods[labels[low : low + rows]])
+            mean = np.einsum("ij,ij->i", classes, part)
+            variance += float((np.einsum("ij,ij,ij->i", classes, part, part) - mean**2).sum(dtype=np.float64))
+            error += float((np.einsum("ij,ij->i", posterior, part) - mean).sum(dtype=np.float64))
+            total = classes.sum(axis=0)
+            spread += total - np.einsum("ij,ij->j", classes, classes)
+            excess += posterior.sum(axis=0) - total
+        step = np.float32(np.clip(error / max(variance, _LEAST), -slope / 2, slope))
+        shift = np.clip(_HALF * excess / (spread + _TINY), -_LONGEST, _LONGEST).astype(np.float32)
+        slope += step
+        constants += shift
+        if abs(step) < _CLOSE * slope and np.abs(shift).max() < 10 * _CLOSE:
+            break
     return np.concatenate([slope * np.eye(num_classes, dtype=np.float32), constants[None]])
 
 
