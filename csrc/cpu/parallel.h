@@ -19,6 +19,7 @@ namespace proto_engine {
 // The calling thread only waits, so that run.poll (a look for Ctrl-C) is never behind a long tile; a single item
 // it works on itself, because starting a thread takes longer than all there is to do for a class of a few rows; it
 // polls after one that took its time, for there may be many such calls in a row.
+// Where the system gives fewer threads, these do all of it; where it gives none, the calling thread does.
 // An exception in a worker stops the others and is rethrown here.
 template <class Work>
 void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
@@ -34,7 +35,7 @@ void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
   std::atomic<bool> stop{false};
   std::mutex mutex;
   std::condition_variable finished;
-  int running = 0;
+  size_t ended = 0;
   std::exception_ptr failure;
 
   std::vector<std::thread> threads;
@@ -48,33 +49,19 @@ void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
       stop = true;
     }
     const std::lock_guard<std::mutex> lock(mutex);
-    --running;
+    ++ended;
     finished.notify_one();
   };
+  threads.reserve(num_workers);
   try {
-    threads.reserve(num_workers);
-    for (int worker = 0; worker < num_workers; ++worker) {
-      {
-        const std::lock_guard<std::mutex> lock(mutex);
-        ++running;
-      }
-      try {
-        threads.emplace_back(body, worker);
-      } catch (...) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        --running;
-        throw;
-      }
-    }
-  } catch (...) {  // no thread to be had: let those already running end, then say so
-    stop = true;
-    for (std::thread& thread : threads) thread.join();
-    throw;
+    for (int worker = 0; worker < num_workers; ++worker) threads.emplace_back(body, worker);
+  } catch (const std::exception&) {  // no more to be had: those that there are do all of it
+    if (threads.empty()) body(0);
   }
   bool interrupted = false;
   {
     std::unique_lock<std::mutex> lock(mutex);
-    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {
+    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return ended >= threads.size(); })) {
       lock.unlock();
       if (!interrupted && run.poll && run.poll()) stop = interrupted = true;
       lock.lock();

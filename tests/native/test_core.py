@@ -203,6 +203,41 @@ def test_long_call_is_interrupted_and_lets_other_threads_run():
     assert time.perf_counter() - start < 20
 
 
+FEW_THREADS = """
+import resource, sys
+import numpy as np
+from proto_engine.backends.cpu import CpuBackend
+x = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
+def density(threads):
+    backend = CpuBackend(threads=threads, tile=256)
+    return backend.pool(x, backend.squared_norms(x)).density(0.6)
+cutoff, rho = density(1)
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + {room} * 2**20,) * 2)
+again, counts = density(8)
+assert again == cutoff and (counts == rho).all()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of the address space is Linux's")
+@pytest.mark.skipif(os.environ.get("PROTO_ENGINE_SANITIZED") == "1", reason="sanitizers map memory of their own")
+@pytest.mark.parametrize("room", [600, 1500])  # MiB for stacks of 1 GiB: no thread, and one
+def test_results_are_the_same_where_threads_cannot_be_started(room):
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if hard != resource.RLIM_INFINITY and hard < 2**30:
+        pytest.skip("stacks are limited")
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_THREADS.format(room=room)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (2**30, hard)),  # glibc: of every thread
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_module_of_another_version_leaves_the_other_backends():
     """After sources were updated in place, and nothing was built of them."""
     program = """
