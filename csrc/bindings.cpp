@@ -1,14 +1,18 @@
 // Python face of proto_engine.h: arrays become pointers and sizes, nothing is computed here.
 // Arguments were checked in Python (ops.py, backends/cpu.py); what is checked here again guards memory.
+#include <pthread.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "cpu/parallel.h"
 #include "proto_engine.h"
+#include "without_gil.h"
 
 namespace py = pybind11;
 using proto_engine::DType;
@@ -54,12 +58,9 @@ template <class Work>
 void run_native(int num_threads, const Work& work) {
   Execution run;
   run.num_threads = std::max(1, num_threads);
-  run.poll = [] {
-    py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
-  };
   try {
-    py::gil_scoped_release release;
+    proto_engine::WithoutGil without;
+    run.poll = [&without] { return without.has_signal(); };
     work(run);
   } catch (const proto_engine::Interrupted&) {
     throw py::error_already_set();
@@ -288,6 +289,8 @@ void bind_cuda(py::module_& core);  // cuda_bindings.cpp
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Native core of proto_engine; see csrc/proto_engine.h for the contract.";
+  std::atexit(&proto_engine::stop_at_exit);
+  pthread_atfork(nullptr, nullptr, [] { proto_engine::at_work = 0; });  // a child has none of the other threads
   module.def("set_blas", [](const py::capsule& sgemm, const py::capsule& ssyrk) {
     // SciPy publishes its BLAS as capsules named with the C signature.
     proto_engine::set_blas(reinterpret_cast<proto_engine::SgemmFunction>(sgemm.get_pointer()),

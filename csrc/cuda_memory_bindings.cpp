@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cuda_bindings.h"
+#include "without_gil.h"
 
 namespace py = pybind11;
 using namespace proto_engine;
@@ -141,7 +142,7 @@ class Event {
   void synchronize() {
     cudaError_t error;
     {
-      py::gil_scoped_release release;
+      WithoutGil without;
       error = cudaEventSynchronize(event_);
     }
     check(error, "event");
@@ -173,7 +174,7 @@ void download(py::array to, Address from, Address stream) {
   const size_t bytes = static_cast<size_t>(to.nbytes());
   cudaError_t error;
   {
-    py::gil_scoped_release release;
+    WithoutGil without;
     error = cudaMemcpyAsync(data, at<void>(from), bytes, cudaMemcpyDeviceToHost, at<CUstream_st>(stream));
     if (error == cudaSuccess) error = cudaStreamSynchronize(at<CUstream_st>(stream));
   }
@@ -244,7 +245,7 @@ void bind_cuda_memory(py::module_& cuda) {
   cuda.def("synchronize", [](Address stream) {
     cudaError_t error;
     {
-      py::gil_scoped_release release;
+      WithoutGil without;
       error = cudaStreamSynchronize(at<CUstream_st>(stream));
     }
     check(error, "synchronize");

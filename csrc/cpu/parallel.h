@@ -15,6 +15,26 @@
 
 namespace proto_engine {
 
+// When the process exits, daemon threads of Python may still have work here, and the libraries are taken down under
+// it: BLAS frees its buffers. So the exit stops the work at the next item and waits until no thread is in one.
+inline std::atomic<bool> exiting{false};
+inline std::atomic<int> at_work{0};
+
+struct AtWork {
+  AtWork() { ++at_work; }
+  ~AtWork() { --at_work; }
+};
+
+inline void stop_at_exit() {
+  exiting = true;
+  while (at_work > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+// For the calling thread of work that was stopped: its results must not be seen.
+inline void wait_for_exit() {
+  while (exiting) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
 // Calls work(worker, item) for every item in [0, num_items), each on one of run.num_threads threads.
 // The calling thread only waits, so that run.poll (a look for Ctrl-C) is never behind a long tile; a single item
 // it works on itself, because starting a thread takes longer than all there is to do for a class of a few rows; it
@@ -25,7 +45,11 @@ template <class Work>
 void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
   if (num_items <= 1) {
     const auto began = std::chrono::steady_clock::now();
-    if (num_items == 1) work(0, 0);
+    if (num_items == 1) {
+      const AtWork here;
+      if (!exiting) work(0, 0);
+    }
+    wait_for_exit();
     const bool is_long = std::chrono::steady_clock::now() - began > std::chrono::milliseconds(5);
     if (is_long && run.poll && run.poll()) throw Interrupted{};
     return;
@@ -41,7 +65,8 @@ void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
   std::vector<std::thread> threads;
   const auto body = [&](int worker) {
     try {
-      for (int64_t item; !stop.load(std::memory_order_relaxed) && (item = next.fetch_add(1)) < num_items;)
+      const AtWork here;
+      for (int64_t item; !stop.load(std::memory_order_relaxed) && !exiting && (item = next.fetch_add(1)) < num_items;)
         work(worker, item);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex);
@@ -68,6 +93,7 @@ void parallel_for(int64_t num_items, const Execution& run, const Work& work) {
     }
   }
   for (std::thread& thread : threads) thread.join();
+  wait_for_exit();
   if (failure) std::rethrow_exception(failure);
   if (interrupted) throw Interrupted{};
 }

@@ -203,6 +203,49 @@ def test_long_call_is_interrupted_and_lets_other_threads_run():
     assert time.perf_counter() - start < 20
 
 
+AT_THE_END = """
+import threading, time
+import numpy as np
+from proto_engine.backends.cpu import CpuBackend
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.6)  # other threads ask for the lock while Python ends
+kept = Slow()
+x = np.ones(({rows}, 64), dtype=np.float32)
+backend = CpuBackend(threads=2)
+pool = backend.pool(x, np.full({rows}, 64.0))
+def work():
+    while True:
+        {call}
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+print("main is done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "call"),
+    [
+        (60000, "pool.count_bracket(2.0, 3.0, 0)"),  # at work for all of the end, and looks for Ctrl-C meanwhile
+        (2000, "pool.count_bracket(2.0, 3.0, 0)"),  # comes back meanwhile
+        (2, "backend.squared_norms(x)"),  # has no threads of its own
+    ],
+)
+def test_daemon_thread_at_work_does_not_abort_the_end_of_python(rows, call):
+    program = AT_THE_END.format(rows=rows, call=call)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "main is done\n", "")
+
+
+def test_forked_child_exits_although_the_parent_was_at_work():
+    fork = "import os\nchild = os.fork()\nif child == 0: raise SystemExit(7)\nprint(os.waitpid(child, 0)[1] >> 8)"
+    program = AT_THE_END.format(rows=60000, call="pool.count_bracket(2.0, 3.0, 0)").replace(
+        'print("main is done")', fork
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
+
+
 FEW_THREADS = """
 import resource, sys
 import numpy as np
