@@ -75,6 +75,8 @@ def _read_npy_header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, 
     except Exception as error:  # numpy hands the header to Python's tokenizer and parser, each with its errors
         raise ValueError(f"{what} has no readable .npy header: {error}") from None
     shape, fortran, dtype = header
+    if not _are_sizes(shape):
+        raise ValueError(f"{what} has no readable .npy header: wanted whole numbers of at least 0, got shape {shape}")
     if dtype.hasobject:
         raise TypeError(f"{what} holds Python objects, which are refused: they can run code when loaded")
     if dtype.names is not None:
@@ -96,7 +98,7 @@ def open_safetensors(path: Path, name: str | None) -> np.memmap[Any, Any]:
             header[name]["data_offsets"],
         )
         numbers = (*shape, begin, end)
-        valid = isinstance(kind, str) and all(isinstance(size, int) and size >= 0 for size in numbers)
+        valid = isinstance(kind, str) and _are_sizes(numbers)
     except (KeyError, TypeError, ValueError):
         valid = False
     if not valid:
@@ -144,6 +146,10 @@ def _choose_tensor(tensors: list[str], name: str | None, what: str) -> str:
 def listed(names: list[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(repr(name) for name in names[:20]) + more if names else "nothing"
+
+
+def _are_sizes(numbers: tuple[Any, ...]) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)  # True is no size
 
 
 def _check_shape(shape: tuple[int, ...], what: str) -> None:

@@ -79,3 +79,14 @@ def test_bank_npy_names_the_lengths(tmp_path: Path) -> None:
     path.write_bytes(content + b"more")
     with pytest.raises(ValueError, match="something follows the array"):
         FeatureBank.open(path)
+
+
+@pytest.mark.parametrize("shape", [(True, 16), (-2, -4), (-2, 4)])
+def test_bank_npy_refuses_sizes_that_are_none(tmp_path: Path, shape: tuple[int, int]) -> None:
+    path = tmp_path / "bank.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.write(b"\0" * 64)
+    message = rf"bank\.npy' has no readable .npy header: wanted whole numbers of at least 0, got shape \({shape[0]}, "
+    with pytest.raises(ValueError, match=message):
+        FeatureBank.open(path)

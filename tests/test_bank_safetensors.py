@@ -62,6 +62,7 @@ def test_bank_safetensors_refuses_contradictory_headers(tmp_path: Path) -> None:
         ({"x": 3}, ValueError, "entry in the header is malformed"),
         ({"x": {"dtype": "F32"}}, ValueError, "entry in the header is malformed"),
         (tensor(shape=(2, -3)), ValueError, "entry in the header is malformed"),
+        (tensor(shape=(True, 6)), ValueError, "entry in the header is malformed"),
         (tensor(offsets=(0, 24, 48)), ValueError, "entry in the header is malformed"),
         (tensor(offsets=(-24, 0)), ValueError, "entry in the header is malformed"),
         (tensor(dtype=["F32"]), ValueError, "entry in the header is malformed"),
