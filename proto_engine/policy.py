@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .arrays import to_numpy
-from .corrections import Corrections
+from .corrections import COLUMNS, Corrections
 
 if TYPE_CHECKING:
     from .evidence import LabelEvidence
@@ -79,13 +79,21 @@ def decide(
         probability=evidence.probability,
     )
     if callable(policy):
-        wanted = _checked(policy(every), len(given))
+        views: dict[str, Any] = {name: _read_only(getattr(every, name)) for name in COLUMNS}
+        wanted = _checked(policy(replace(every, **views)), len(given))
     else:
         wanted = evidence.confident() if policy == "confident" else np.ones(len(given), dtype=bool)
     # NaN is the margin of a row without a usable feature, whose likeliest label is the given one anyway
     changed = wanted & every.changed & ~(every.margin < min_margin)
     note = evidence.reason if policy == "confident" else None
     return replace(every, labels=np.where(changed, likely, given), changed=changed, note=note)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to: what a function writes would be in the result."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _checked(mask: Any, num_samples: int) -> np.ndarray:

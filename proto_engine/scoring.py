@@ -110,7 +110,8 @@ def correct_labels(
           one, and none where it cannot tell. The default without prototypes.
         - "all": every label that is not the best one: the published method. The default with prototypes, which
           then decide alone; without them the most probable label is the best one.
-        - a function of `Corrections` in which every label is the most probable one: bool [N], where to change.
+        - a function of `Corrections` in which every label is the most probable one: bool [N], where to change. Its
+          arrays are read-only.
     backend : str
         "auto" or a name from `backends`. Every backend gives the same labels, scores and margins. Evidence is
         worked out on the host, whatever the backend.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from proto_engine.corrections import COLUMNS
 from proto_engine.policy import check_policy, decide
 
 GIVEN = np.array([0, 0, 1, 1, 2, 2])
@@ -89,6 +90,25 @@ def test_function_sees_every_suggestion_and_decides():
     assert found.changed.tolist() == [False, True, False, False, False, True]
     assert found.labels.tolist() == [0, 1, 1, 1, 2, 0]
     assert not decide(lambda corrections: np.zeros(6, dtype=bool), evidence()).changed.any()
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_function_cannot_write_to_what_it_sees(name):
+    def policy(corrections):
+        getattr(corrections, name)[:] = 0
+        return np.ones(6, dtype=bool)
+
+    before = [GIVEN.copy(), LIKELY.copy(), PROBABILITY.copy(), ISSUE.copy()]
+    with pytest.raises(ValueError, match="read-only"):
+        decide(policy, evidence(), score=PROBABILITY.copy(), margin=LEAD.copy())
+    for array, wanted in zip((GIVEN, LIKELY, PROBABILITY, ISSUE), before, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+
+
+def test_what_a_function_decided_can_be_written_to():
+    found = decide(lambda corrections: corrections.changed, evidence())
+    assert found.labels.tolist() == LIKELY.tolist()
+    assert all(getattr(found, name).flags.writeable for name in COLUMNS)
 
 
 def test_row_with_the_given_label_as_the_likeliest_is_never_changed():
