@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
-import threadpoolctl
 from problems import clustered
 
 import proto_engine as pe
-from proto_engine.backends.host import single_threaded_blas
-from proto_engine.backends.process_setting import ProcessSetting
+from proto_engine.backends.host import _controller, single_threaded_blas
+from proto_engine.backends.process_setting import ProcessSetting, Undo
 
 
 class Dial:
@@ -22,13 +23,13 @@ class Dial:
     def __init__(self) -> None:
         self.value = 7
 
-    def turn(self) -> Callable[[], None]:
-        before, self.value = self.value, 1
-        return lambda: setattr(self, "value", before)
+    def turn(self, undo: Undo) -> None:
+        undo.append(functools.partial(setattr, self, "value", self.value))
+        self.value = 1
 
 
 def blas_threads() -> list[int]:
-    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+    return [library["num_threads"] for library in _controller().info()]
 
 
 def test_overlapping_calls_share_the_setting_and_the_last_one_out_takes_it_back():
@@ -50,6 +51,58 @@ def test_overlapping_calls_share_the_setting_and_the_last_one_out_takes_it_back(
     leave.set()
     thread.join()
     assert dial.value == 7
+
+
+@pytest.mark.parametrize("where", range(4))
+def test_an_interrupt_while_it_is_set_or_taken_back_leaves_nothing_behind(where):
+    """Before the change, after it, and before and after it is taken back."""
+    dial, left = Dial(), [where]
+
+    def interrupted(step: int) -> None:
+        if left == [step]:
+            left.clear()
+            raise KeyboardInterrupt
+
+    def take_back() -> None:
+        interrupted(2)
+        dial.value = 7
+        interrupted(3)
+
+    def turn(undo: Undo) -> None:
+        undo.append(take_back)
+        interrupted(0)
+        dial.value = 1
+        interrupted(1)
+
+    setting = ProcessSetting(turn)
+    with pytest.raises(KeyboardInterrupt), setting.held():
+        assert dial.value == 1
+    assert (left, dial.value) == ([], 7)
+    with setting.held():
+        assert dial.value == 1
+    assert dial.value == 7
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a system without timers")
+def test_calls_interrupted_anywhere_leave_the_threads_of_the_blas_as_they_were():
+    x, y = clustered(100, 16, 4)
+    pe.select_prototypes(x, y, backend="cpu")
+    before, rng = blas_threads(), np.random.default_rng(0)
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        interrupted = 0
+        for _ in range(100):
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-4, 4e-3)))
+                for _ in range(20):  # an interrupt that comes while an object is taken down is lost
+                    pe.select_prototypes(x, y, backend="cpu")
+                interrupted -= 1
+            interrupted += 1
+            assert blas_threads() == before
+        assert interrupted > 50
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def test_one_thread_for_the_blas_leaves_openmp_to_each_thread():
@@ -77,6 +130,39 @@ def test_one_thread_for_the_blas_leaves_openmp_to_each_thread():
         assert blas_threads() == blas
     finally:
         torch.set_num_threads(before)
+
+
+def test_any_thread_sets_and_restores_the_threads_of_the_blas():
+    before = blas_threads()
+    assert max(before) > 1 or os.cpu_count() == 1
+    seen: list[set[int]] = []
+
+    def alone():
+        with single_threaded_blas():
+            seen.append(set(blas_threads()))
+        seen.append(set(blas_threads()))
+
+    for _ in range(2):  # the first thread that sets a number must not keep it from the next one
+        thread = threading.Thread(target=alone)
+        thread.start()
+        thread.join()
+        alone()
+    assert seen == [{1}, set(before)] * 4
+
+    entered, leave = threading.Event(), threading.Event()
+
+    def last():
+        with single_threaded_blas():
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=last)
+    with single_threaded_blas():
+        thread.start()
+        entered.wait()
+    leave.set()
+    thread.join()
+    assert blas_threads() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import os
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from .base import Backend
-from .process_setting import ProcessSetting
+from .process_setting import ProcessSetting, Undo
 
 _MOST_THREADS = 4096
 
@@ -55,7 +56,23 @@ def _controller() -> ThreadpoolController:
 
 
 # Our threads each multiply a tile of their own: the BLAS must not split a product again.
-_blas = ProcessSetting(lambda: _controller().limit(limits=1).restore_original_limits)
+def _limit_blas(undo: Undo) -> None:
+    for library in _controller().lib_controllers:
+        undo.append(functools.partial(_set_threads, library, library.get_num_threads()))
+        _set_threads(library, 1)
+
+
+def _set_threads(library: Any, number: int) -> None:
+    """From any Python thread: threadpoolctl 3.8 keeps all others from it once one has set it."""
+    give_up_control = getattr(library, "clear_controlling_thread", None)
+    if give_up_control is not None:
+        give_up_control(force=True)
+    library.set_num_threads(number)
+    if give_up_control is not None:
+        give_up_control(force=True)
+
+
+_blas = ProcessSetting(_limit_blas)
 single_threaded_blas = _blas.held
 
 

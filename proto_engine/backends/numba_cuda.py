@@ -7,7 +7,8 @@ numba's simulator (NUMBA_ENABLE_CUDASIM=1) runs it all without a GPU, very slowl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ..errors import BackendUnavailable
 from .base import Backend, Pool, classes_within, error_bound, usable
 from .exact import ExactPool, Inside, float32_outwards
-from .process_setting import ProcessSetting
+from .process_setting import ProcessSetting, Undo
 
 try:
     from numba import config, cuda
@@ -52,15 +53,10 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def _silence() -> Callable[[], None]:
+def _silence(undo: Undo) -> None:
     """numba warns about grids of a few blocks; small classes have no larger ones."""
-    before = config.CUDA_LOW_OCCUPANCY_WARNINGS
+    undo.append(functools.partial(setattr, config, "CUDA_LOW_OCCUPANCY_WARNINGS", config.CUDA_LOW_OCCUPANCY_WARNINGS))
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-
-    def restore() -> None:
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = before
-
-    return restore
 
 
 _quiet = ProcessSetting(_silence)

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Undo = list[Callable[[], object]]
+
 
 class ProcessSetting:
-    """Parameters: ``apply`` sets it and returns the function that restores what was there before."""
+    """Parameters: ``apply`` sets it; before each change it appends to its argument what takes that change back."""
 
-    def __init__(self, apply: Callable[[], Callable[[], object]]) -> None:
+    def __init__(self, apply: Callable[[Undo], object]) -> None:
         self._apply = apply
         self._start()
         if hasattr(os, "register_at_fork"):
@@ -20,28 +22,38 @@ class ProcessSetting:
 
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._depth = 0
-        self._restore: Callable[[], object] | None = None
+        self._inside: set[object] = set()
+        self._undo: Undo = []
 
     def _leave_others(self) -> None:
         """A forked child has none of the threads that are in, and would wait for them to leave."""
-        restore = self._restore
+        undo = self._undo
         self._start()
-        if restore is not None:
-            restore()
+        for action in reversed(undo):
+            action()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The setting holds inside; calls may overlap in several Python threads."""
-        with self._lock:
-            if self._depth == 0:
-                self._restore = self._apply()
-            self._depth += 1
+        """The setting holds inside; calls may overlap in several Python threads, and be interrupted anywhere."""
+        ticket = object()
         try:
+            with self._lock:
+                self._inside.add(ticket)
+                if len(self._inside) == 1:
+                    self._apply(self._undo)
             yield
         finally:
-            with self._lock:
-                self._depth -= 1
-                if self._depth == 0 and self._restore is not None:
-                    self._restore()
-                    self._restore = None
+            try:
+                self._leave(ticket)
+            except BaseException:  # Ctrl-C comes where a function is entered, too
+                self._leave(ticket)
+                raise
+
+    def _leave(self, ticket: object) -> None:
+        """May be cut off anywhere and done again."""
+        with self._lock:
+            self._inside.discard(ticket)
+            if not self._inside:
+                for action in reversed(self._undo):
+                    action()
+                self._undo.clear()

@@ -5,7 +5,8 @@ Everything is done on the device that the rows are on, a bounded piece at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from .base import conditioning_shift
-from .process_setting import ProcessSetting
+from .process_setting import ProcessSetting, Undo
 from .reference import BLOCK, LANES
 
 
@@ -104,7 +105,7 @@ def plain(rows: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _set_full_precision() -> Callable[[], None]:
+def _set_full_precision(undo: Undo) -> None:
     """Turns TF32 and bfloat16 products off, in both of torch's interfaces (since 2.9 there are two).
 
     The older one refuses to be read while the newer one says what it cannot express, so that comes first.
@@ -113,21 +114,13 @@ def _set_full_precision() -> Callable[[], None]:
     places = [(torch.backends.cuda.matmul, torch.backends.cudnn)]
     if hasattr(torch.backends.mkldnn, "matmul"):
         places.append((torch.backends.mkldnn.matmul, torch.backends.mkldnn))
-    newer = []
     for place, parent in places:
         if hasattr(place, "fp32_precision"):
-            precision = place.fp32_precision
-            newer.append((place, "none" if precision == parent.fp32_precision else precision))
+            precision = "none" if place.fp32_precision == parent.fp32_precision else place.fp32_precision
+            undo.append(functools.partial(setattr, place, "fp32_precision", precision))
             place.fp32_precision = "ieee"
-    older = torch.get_float32_matmul_precision()
+    undo.append(functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
     torch.set_float32_matmul_precision("highest")
-
-    def restore() -> None:
-        torch.set_float32_matmul_precision(older)
-        for place, precision in newer:
-            place.fp32_precision = precision
-
-    return restore
 
 
 _full_precision = ProcessSetting(_set_full_precision)
