@@ -6,13 +6,13 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, is_tensor, readable, take_rows, to_numpy
 from .bank_formats import check_float_dtype, open_npy, open_safetensors
+from .files import plain_file
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
 
@@ -102,11 +102,7 @@ class FeatureBank:
         TypeError
             The features are not float16, bfloat16, float32 or float64 in the machine's byte order.
         """
-        file = Path(path)
-        if not file.exists():
-            raise FileNotFoundError(f"features: {str(file)!r} does not exist")
-        if file.is_dir():
-            raise IsADirectoryError(f"features: wanted a file, {str(file)!r} is a folder")
+        file = plain_file(path, "features")
         ending = file.suffix.lower()
         if ending == ".npy":
             if column is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import as_labels
 from .cli_paths import check_output, refuse_loss, refuse_same
 from .decisions import apply_decisions, read_decisions
-from .files import atomic_write
+from .files import atomic_write, csv_quoting
 from .image_files import folder_files, list_image_folder
 from .label_tree import write_tree
 from .labels import read_label_pair, read_labels
@@ -123,6 +123,6 @@ def _write(path: str, codes: np.ndarray, texts: list[str] | None, changed: np.nd
     frame = pd.DataFrame({"index": np.arange(len(codes)), "label": labels, "changed": changed})
     with atomic_write(path, "w" if ending == ".csv" else "wb") as file:
         if ending == ".csv":
-            frame.to_csv(file, index=False, lineterminator="\n")
+            frame.to_csv(file, index=False, lineterminator="\n", quoting=csv_quoting(texts or ()))
         else:
             frame.to_parquet(file, index=False)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import to_numpy
 from .exports import save_label_studio, to_cleanlab
-from .files import atomic_write, check_ending
+from .files import atomic_write, check_ending, csv_quoting
 from .notebook import corrections_html
 
 if TYPE_CHECKING:
@@ -140,8 +140,9 @@ class Corrections:
         names = self.names_of(class_names)
         if ending == ".csv":
             with atomic_write(path, "w") as file:
+                quoting = csv_quoting(() if names is None else map(str, names))
                 for position, frame in enumerate(self._frames(names)):
-                    frame.to_csv(file, index=False, header=position == 0, lineterminator="\n")
+                    frame.to_csv(file, index=False, header=position == 0, lineterminator="\n", quoting=quoting)
             return
         import pyarrow as pa
         import pyarrow.parquet as pq

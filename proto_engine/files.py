@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -42,19 +43,19 @@ def atomic_write(path: StrPath, mode: str = "wb") -> Iterator[IO[Any]]:
         raise ValueError(f"mode: wanted 'wb' or 'w', got {mode!r}")
     target = check_writable(path, "path")
     temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)  # 0o666 less the umask, as open() does
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": ""}
     try:
-        text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": ""}
-        with os.fdopen(descriptor, mode, **text) as file:
+        with open(temporary, mode.replace("w", "x"), **text) as file:
             if os.name == "posix" and target.exists():
-                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             yield file
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)  # as of a full disk
         raise
     _sync_folder(target.parent)
 
@@ -101,6 +102,24 @@ def check_writable(path: StrPath, name: str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{name}: no permission to write in the folder {str(folder)!r}")
     return target
+
+
+def plain_file(path: StrPath, name: str) -> Path:
+    """The path of a file to read: FileNotFoundError, IsADirectoryError, or ValueError for a device or a pipe."""
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"{name}: {str(file)!r} does not exist")
+    if file.is_dir():
+        raise IsADirectoryError(f"{name}: wanted a file, {str(file)!r} is a folder")
+    if not file.is_file():
+        raise ValueError(f"{name}: wanted a plain file, {str(file)!r} is a device or a pipe")
+    return file
+
+
+def csv_quoting(texts: Iterable[str]) -> int:
+    """How a CSV table with these texts is quoted: where one has a carriage return, which Python's writer takes for
+    ordinary and readers for the end of a line, all of them."""
+    return csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
 
 
 def check_ending(path: StrPath, endings: Sequence[str], name: str) -> str:

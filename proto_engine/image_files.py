@@ -49,12 +49,17 @@ def list_image_folder(root: str | os.PathLike[str], name: str) -> tuple[list[str
     for label, folder in enumerate(classes):
         for where, _, files in sorted(os.walk(top / folder, followlinks=True)):
             for file in sorted(files):
-                if file.lower().endswith(_ENDINGS):
+                if file.lower().endswith(_ENDINGS) and not _is_pipe_or_device(os.path.join(where, file)):
                     paths.append(Path(where, file).relative_to(top).as_posix())
                     labels.append(label)
     if not paths:
         raise ValueError(f"{name}: found no image in the subfolders of {str(top)!r}")
     return paths, np.array(labels, dtype=np.int64), classes
+
+
+def _is_pipe_or_device(path: str) -> bool:
+    """Reading one might never end. A link that leads nowhere is an image that cannot be read, like a damaged one."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def folder_files(root: str | os.PathLike[str], name: str) -> list[str]:

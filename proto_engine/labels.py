@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from .bank_formats import listed, map_npy
 from .bank_parquet import open_parquet, refuse_repeated
+from .files import plain_file
 
 _DEFAULT_COLUMNS = ("label", "labels", "given_label")
 # A blank line is a missing label: skipping it would shift all labels after it by one sample.
@@ -52,15 +53,12 @@ def read_labels(
         ``path`` is no file.
     ValueError
         The ending is none of the three; the file is truncated, foreign or empty; the column is missing,
-        ambiguous or there twice; a value is missing, negative or a fraction.
+        ambiguous or there twice; a value is missing, negative or a fraction; the rows of a table that the command line
+        wrote are no longer all there in their order.
     TypeError
         The values are neither integers nor strings.
     """
-    file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"labels: {str(file)!r} does not exist")
-    if file.is_dir():
-        raise IsADirectoryError(f"labels: wanted a file, {str(file)!r} is a folder")
+    file = plain_file(path, "labels")
     what = f"labels: {str(file)!r}"
     ending = file.suffix.lower()
     if ending == ".npy":
@@ -73,8 +71,9 @@ def read_labels(
         name, values = (
             _from_csv(file, column, what, as_names) if ending == ".csv" else _from_parquet(file, column, what)
         )
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # CSV in another encoding than UTF-8
         raise ValueError(f"{what} is damaged or not a {ending} file: {error}") from None
+    _check_order(file, what)
     return _encode(values, f"{what}, column {name!r}")
 
 
@@ -151,11 +150,25 @@ def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str
         raise ValueError(f"{what}: columns {listed(list(names))} cannot be read: {error}") from None
 
 
+def _check_order(file: Path, what: str) -> None:
+    """A table that `correct` or `apply` wrote must have all rows in their order: somebody may have sorted it."""
+    has = column_names(file)
+    if "index" not in has or not ("given_label" in has or {"label", "changed"} <= set(has)):
+        return
+    refuse_repeated("index", has, what)
+    index = number_columns(file, ["index"], what)["index"]
+    if not np.array_equal(index, np.arange(len(index))):
+        raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
+
+
 def _from_numpy(file: Path, what: str) -> tuple[np.ndarray, list[str] | None]:
     values = map_npy(file, what)
     if values.ndim != 1:
         raise ValueError(f"{what}: wanted one dimension [N], got shape {values.shape}")
     if values.dtype.kind == "U":
+        letters = np.ascontiguousarray(values).view(f"{values.dtype.byteorder}u4")
+        if ((letters > 0x10FFFF) | (letters >> 11 == 0xD800 >> 11)).any():
+            raise ValueError(f"{what} is damaged: it has letters that no text can have")
         names, codes = np.unique(values, return_inverse=True)
         if names[0] == "":
             raise ValueError(f"{what}: row {int(np.flatnonzero(values == '')[0])} is missing")
@@ -224,6 +237,9 @@ def _encode(values: pa.ChunkedArray, what: str) -> tuple[np.ndarray, list[str] |
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TypeError(f"{what}: wanted integers or strings, got {kind}")
     names = sorted(pc.unique(values).to_pylist())
+    if names[0] == "":
+        row = pc.index(values, "").as_py()
+        raise ValueError(f"{what}: row {row} is missing")
     codes = pc.index_in(values, value_set=pa.array(names, type=values.type))
     return codes.to_numpy().astype(np.int64), names
 

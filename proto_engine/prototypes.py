@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from .array_kinds import ArrayKind, has_float_dtype
 from .arrays import to_numpy
-from .files import atomic_write
+from .files import atomic_write, plain_file
 from .transform import BankTransform
 
 FORMAT = "proto_engine.prototypes.1"
@@ -115,9 +115,7 @@ class Prototypes:
         OSError
             The file cannot be read.
         """
-        name = os.fspath(path)
-        with open(name, "rb"):
-            pass  # a missing file is an OSError with its name, not a format error
+        name = os.fspath(plain_file(path, "prototypes"))
         try:
             with safetensors.safe_open(name, framework="numpy") as file:
                 metadata = file.metadata() or {}

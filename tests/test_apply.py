@@ -342,3 +342,20 @@ def test_parquet_images_with_damaged_pages_say_so(folder: Path, kind: str) -> No
     Path("images.parquet").write_bytes(content)
     with pytest.raises(ValueError, match=r"images: 'images\.parquet', column 'image' is damaged"):
         ParquetImages("images.parquet")[0]
+
+
+def test_a_table_that_was_sorted_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"index": [2, 0, 1], "given_label": ["a", "b", "a"], "suggested_label": ["b", "b", "a"]}
+    pd.DataFrame(rows).to_csv("sorted.csv", index=False)
+    assert main(["apply", "sorted.csv", "--undecided", "suggested", "-o", "out.csv"]) == 2
+    assert "wanted all rows of the data set in their order" in capsys.readouterr().err
+    assert not Path("out.csv").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+def test_a_pipe_among_the_images_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(b"x")
+    (tmp_path / "cat" / "b.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "cat" / "c.png")
+    assert list_image_folder(tmp_path, "images")[0] == ["cat/a.png", "cat/b.png"]

@@ -12,6 +12,7 @@ import pytest
 
 from proto_engine import corrections
 from proto_engine.corrections import Corrections
+from proto_engine.labels import read_labels
 
 GIVEN = np.array([0, 0, 1, 1, 2, 0])
 LABELS = np.array([0, 1, 1, 0, 1, 1])
@@ -149,3 +150,19 @@ def test_corrections_summary_checks_labels() -> None:
 def test_corrections_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         example().labels = GIVEN  # type: ignore[misc]
+
+
+def test_names_with_line_ends_come_back_from_csv(tmp_path):
+
+    names = ["cat\r", "a\nb", "a\r\nb", 'say "x"', "plain"]
+    labels = np.arange(10) % 5
+    found = Corrections(labels, labels[::-1].copy(), np.ones(10), np.ones(10), labels != labels[::-1])
+    found.save(tmp_path / "c.csv", names)
+    frame = pd.read_csv(tmp_path / "c.csv")
+    assert frame["suggested_label"].tolist() == [names[c] for c in labels]
+    assert frame["index"].tolist() == list(range(10)) and frame["changed"].tolist() == found.changed.tolist()
+    codes, read = read_labels(tmp_path / "c.csv", "given_label")
+    assert [read[c] for c in codes] == [names[c] for c in labels[::-1]]
+    plain = tmp_path / "plain.csv"
+    found.save(plain, ["a", "b", "c", "d", "e"])
+    assert '"' not in plain.read_text().splitlines()[-1]

@@ -198,3 +198,13 @@ def test_check_writable_asks_the_system_for_permission(tmp_path: Path) -> None:
             check_writable(tmp_path / "out", "output")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_failure_to_write_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device.*out\.bin") as failed,
+        atomic_write(tmp_path / "out.bin"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "out.bin" in str(failed.value)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from proto_engine.bank import FeatureBank
 from proto_engine.labels import number_columns, read_label_pair, read_labels
+from proto_engine.prototypes import Prototypes
 
 NAMES = ["dog", "cat", "Zebra", "cat", "ähre", "dog"]
 SORTED = ["Zebra", "cat", "dog", "ähre"]
@@ -271,3 +275,54 @@ def test_number_columns_have_the_bits_that_were_written(tmp_path: Path) -> None:
         got = number_columns(tmp_path / f"t.{ending}", ["score", "index"], "table")
         np.testing.assert_array_equal(got["score"], values)
         np.testing.assert_array_equal(got["index"], np.arange(1000.0))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("columns", [("given_label", "suggested_label"), ("label", "changed")])
+def test_read_labels_refuses_a_table_of_ours_that_was_sorted(tmp_path: Path, ending: str, columns: tuple[str, str]):
+    path = tmp_path / f"t{ending}"
+    frame = pd.DataFrame({"index": [0, 1, 2], columns[0]: ["a", "b", "a"], columns[1]: ["b", "b", "a"]})
+    for rows, fits in ((frame, True), (frame[::-1], False), (frame[1:], False), (pd.concat([frame, frame]), False)):
+        (rows.to_csv if ending == ".csv" else rows.to_parquet)(path, index=False)
+        if fits:
+            assert read_labels(path, columns[0])[0].tolist() == [0, 1, 0]
+            continue
+        with pytest.raises(ValueError, match=r"labels: .*wanted all rows of the data set in their order"):
+            read_labels(path, columns[0])
+    other = frame[::-1].rename(columns={columns[0]: "class"})  # an index of the user's own
+    (other.to_csv if ending == ".csv" else other.to_parquet)(path, index=False)
+    assert read_labels(path, "class")[0].tolist() == [0, 1, 0]
+
+
+def test_read_labels_takes_an_empty_text_for_a_missing_label_in_every_file(tmp_path: Path) -> None:
+    for ending in ENDINGS:
+        with pytest.raises(ValueError, match=r"row 1 is missing"):
+            read_labels(write(tmp_path / f"y{ending}", np.array(["cat", "", "dog"])))
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("utf-16", "label\ncat\n"), ("latin-1", "l\u00e4bel\ncat\n")])
+def test_read_labels_names_a_file_in_another_encoding(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "y.csv").write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match=r"labels: .*y\.csv' is damaged or not a .csv file"):
+        read_labels(tmp_path / "y.csv")
+
+
+@pytest.mark.parametrize("letter", [0x110000, 0xD800, 0xFFFFFFFF])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_read_labels_refuses_letters_that_no_text_has(tmp_path: Path, letter: int, order: str) -> None:
+    np.save(tmp_path / "y.npy", np.array([[97, 0], [letter, 98]], dtype=f"{order}u4").view(f"{order}U2")[:, 0])
+    with pytest.raises(ValueError, match=r"labels: .*y\.npy' is damaged: it has letters"):
+        read_labels(tmp_path / "y.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+@pytest.mark.parametrize("ending", [".npy", ".csv", ".parquet", ".safetensors"])
+def test_pipes_are_refused_instead_of_waited_for(tmp_path: Path, ending: str) -> None:
+    os.mkfifo(tmp_path / f"f{ending}")
+    readers: dict[str, list[Callable[[Path], Any]]] = {
+        ".npy": [FeatureBank.open, read_labels], ".csv": [read_labels], ".parquet": [FeatureBank.open, read_labels],
+        ".safetensors": [FeatureBank.open, Prototypes.load],
+    }  # fmt: skip
+    for read in readers[ending]:
+        with pytest.raises(ValueError, match=r"wanted a plain file, .* is a device or a pipe"):
+            read(tmp_path / f"f{ending}")

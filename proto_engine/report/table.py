@@ -61,12 +61,10 @@ def read_table(path: str | os.PathLike[str]) -> tuple[Table, list[str] | None]:
         raise ValueError(f"{what}: wanted features and labels, or one table (.parquet or .csv) of a correction")
     given, suggested, names, others = read_label_pair(path, "given_label", ("likely_label", "suggested_label"), what)
     has = column_names(path)
-    wanted = [name for name in (*_FLOATS, "index") if name in has]
+    wanted = [name for name in _FLOATS if name in has]
     for name in wanted:
         refuse_repeated(name, has, what)
     numbers = number_columns(path, wanted, what)
-    if "index" in has and not np.array_equal(numbers.pop("index"), np.arange(len(given))):
-        raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
     if names is not None and others is not None:
         old, new = np.array(names, dtype=object), np.array(others, dtype=object)
         given, suggested, names = encode_labels(old[given].astype(str), new[suggested].astype(str))
