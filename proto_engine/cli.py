@@ -32,7 +32,7 @@ from .cli_options import (
 from .cli_page import PAGE_ENDINGS, PAGE_OPTIONS, add_page, check_count, open_images, page_of_table, write_page
 from .cli_paths import check_output, refuse_same
 from .cli_report import correction_report, selection_report
-from .cli_streams import abandon, notes_shown, prepare_streams, say
+from .cli_streams import abandon, notes_shown, prepare_streams, say, terminated_in_order
 from .corrections import OUTPUT_ENDINGS, Corrections
 from .files import atomic_write
 from .labels import read_labels
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
-        with notes_shown(not getattr(arguments, "quiet", True)), warnings.catch_warnings():
+        notes = notes_shown(not getattr(arguments, "quiet", True))
+        with terminated_in_order(), notes, warnings.catch_warnings():
             warnings.showwarning = _show_warning
             arguments.run(arguments)
         if sys.stdout is not None:  # as under pythonw, or closed by the caller

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,6 +18,24 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)  # a stream put in place by a caller may have none
         if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):
             reconfigure(errors="replace")
+
+
+@contextmanager
+def terminated_in_order() -> Iterator[None]:
+    """SIGTERM, which schedulers send, ends the process like an error, so that no temporary file stays behind."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not ours:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _: Any) -> None:
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -114,3 +114,23 @@ def test_cli_names_beyond_the_encoding_of_stdout_become_question_marks(folder: P
     assert any(line.startswith("? ") for line in lines) and lines[-1] == "report written to p.html"
     assert "\u732b" in Path("o.csv").read_text("utf-8")
     assert Path("p.html").exists()
+
+
+@posix
+def test_cli_ended_by_sigterm_leaves_no_temporary_file(folder: Path) -> None:
+    """The signal comes while the table is written."""
+    program = (
+        "import os, signal, sys\n"
+        "from proto_engine import cli, corrections\n"
+        "kept = corrections.Corrections._frames\n"
+        "def frames(self, names):\n"
+        "    print(len([name for name in os.listdir() if name.endswith('.tmp')]), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    yield from kept(self, names)\n"
+        "corrections.Corrections._frames = frames\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = [*CORRECT, "x.npy", "y.npy", "-o", "o.csv", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (143, ["1"]), done.stderr
+    assert not [name for name in os.listdir() if name.endswith(".tmp") or name == "o.csv"]

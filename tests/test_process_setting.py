@@ -43,7 +43,7 @@ def test_overlapping_calls_share_the_setting_and_the_last_one_out_takes_it_back(
                 inside.set()
                 leave.wait()
 
-        thread = threading.Thread(target=other)
+        thread = threading.Thread(target=other, daemon=True)
         thread.start()
         inside.wait()
         assert dial.value == 1
@@ -119,7 +119,7 @@ def test_one_thread_for_the_blas_leaves_openmp_to_each_thread():
                 entered.set()
                 leave.wait()
 
-        thread = threading.Thread(target=other)
+        thread = threading.Thread(target=other, daemon=True)
         thread.start()
         entered.wait()
         with single_threaded_blas():
@@ -143,7 +143,7 @@ def test_any_thread_sets_and_restores_the_threads_of_the_blas():
         seen.append(set(blas_threads()))
 
     for _ in range(2):  # the first thread that sets a number must not keep it from the next one
-        thread = threading.Thread(target=alone)
+        thread = threading.Thread(target=alone, daemon=True)
         thread.start()
         thread.join()
         alone()
@@ -156,7 +156,7 @@ def test_any_thread_sets_and_restores_the_threads_of_the_blas():
             entered.set()
             leave.wait()
 
-    thread = threading.Thread(target=last)
+    thread = threading.Thread(target=last, daemon=True)
     with single_threaded_blas():
         thread.start()
         entered.wait()
