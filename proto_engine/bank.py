@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .array_kinds import ArrayKind, contiguous_rows, has_float_dtype, is_cupy, is_tensor, readable, take_rows, to_numpy
-from .bank_formats import check_float_dtype, open_npy, open_safetensors
+from .bank_formats import FileMap, check_float_dtype, open_npy, open_safetensors
 from .files import plain_file
 
 DEFAULT_CHUNK_BYTES = 64 * 2**20
@@ -70,13 +70,13 @@ class FeatureBank:
         _check_array(array)
         self._array = array
         self._source: RowSource | None = None
-        self._map = _read_only_map(array)
+        self._file = FileMap.under(array)
 
     @classmethod
     def over(cls, source: RowSource) -> FeatureBank:
         """A bank over rows that are decoded or computed when they are asked for."""
         bank = cls.__new__(cls)
-        bank._array, bank._map, bank._source = None, None, source
+        bank._array, bank._file, bank._source = None, None, source
         return bank
 
     @classmethod
@@ -142,8 +142,9 @@ class FeatureBank:
         """The array (in host or GPU memory), memory map or tensor behind the bank.
 
         None where `rows` and `chunks` are the only way in: rows that must be decoded or computed, or values
-        that a file holds at unaligned addresses.
+        that a file holds at unaligned addresses. ValueError where the file has become shorter.
         """
+        self._check_file()
         aligned = not isinstance(self._array, np.ndarray) or self._array.flags.aligned
         return self._array if aligned else None
 
@@ -172,7 +173,7 @@ class FeatureBank:
         TypeError
             ``indices`` are not integers.
         ValueError
-            ``indices`` is not one-dimensional.
+            ``indices`` is not one-dimensional, or the mapped file has become shorter.
         IndexError
             A row number is negative or beyond the last row.
         """
@@ -181,6 +182,7 @@ class FeatureBank:
             return self._source.rows(wanted)
         if not isinstance(self._array, np.ndarray):
             return take_rows(self._array, wanted)
+        self._check_file()
         rows = np.require(np.asarray(self._array)[wanted], requirements=["C", "A"])
         self._give_back(None)
         return rows
@@ -219,6 +221,7 @@ class FeatureBank:
             return
         array = np.asarray(self._array)  # plain views: np.memmap pays for its extras at every slice
         for start in range(0, num_samples, step):
+            self._check_file()
             piece = array[start : start + step]  # [b, D]
             yield start, np.require(piece, requirements=["C", "A"])
             self._give_back(piece)
@@ -235,18 +238,25 @@ class FeatureBank:
             )
         return wanted.astype(np.int64)  # always a copy: torch warns about read-only arrays
 
+    def _check_file(self) -> None:
+        if self._file is not None:
+            self._file.check()
+
     def _give_back(self, piece: np.ndarray | None) -> None:
-        """Drop the pages of ``piece``, or all, from the resident set; a later touch maps them again."""
-        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+        """Drop the pages of ``piece``, or all, from the resident set; a later touch maps them again.
+
+        Only of read-only maps: a copy-on-write map would lose its changes with its pages.
+        """
+        if self._file is None or not self._file.read_only or not hasattr(mmap, "MADV_DONTNEED"):
             return
         if piece is None or not piece.flags.c_contiguous:  # its rows lie all over the map
-            self._map.madvise(mmap.MADV_DONTNEED)
+            self._file.map.madvise(mmap.MADV_DONTNEED)
             return
-        map_address = np.frombuffer(self._map, dtype=np.uint8).__array_interface__["data"][0]
+        map_address = np.frombuffer(self._file.map, dtype=np.uint8).__array_interface__["data"][0]
         start = piece.__array_interface__["data"][0] - map_address
         stop = start + piece.nbytes
         start -= start % mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._file.map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def _check_array(array: Any) -> None:
@@ -258,15 +268,3 @@ def _check_array(array: Any) -> None:
         check_float_dtype(array.dtype, "array")
     elif not has_float_dtype(array):
         raise TypeError(f"array: wanted float16, bfloat16, float32 or float64, got {array.dtype}")
-
-
-def _read_only_map(array: Any) -> Any:
-    """The mmap under an array that is, or is a view of, a read-only `numpy.memmap`; None for others.
-
-    Only read-only maps qualify: a copy-on-write map would lose its changes with its pages.
-    """
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and array._mmap is not None:  # type: ignore[attr-defined]
-            return array._mmap if array.mode == "r" else None  # type: ignore[attr-defined]
-        array = array.base
-    return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,6 +60,45 @@ def map_npy(path: Path, what: str, floats: bool = False) -> np.memmap[Any, Any]:
         raise ValueError(f"{what} is empty: shape {shape}")
     _check_length(path, offset + math.prod(shape) * dtype.itemsize, what)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
+
+
+@dataclass(frozen=True)
+class FileMap:
+    """The map of a file under an array.
+
+    Attributes
+    ----------
+    map : mmap.mmap
+    read_only : bool
+        Neither for writing nor copy-on-write.
+    needed : int
+        Bytes that the file had at least when it was mapped.
+    name : object
+        Of the file; None where it was mapped by its descriptor.
+    """
+
+    map: mmap.mmap
+    read_only: bool
+    needed: int
+    name: Any
+
+    @classmethod
+    def under(cls, array: Any) -> FileMap | None:
+        """That of an array that is, or is a view of, a `numpy.memmap`; None for others."""
+        while isinstance(array, np.ndarray):
+            if isinstance(array, np.memmap) and array._mmap is not None:  # type: ignore[attr-defined]
+                start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+                found = array._mmap  # type: ignore[attr-defined]
+                return cls(found, array.mode == "r", start + len(found), array.filename)
+            array = array.base
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError where pages of the map have no file behind them: reading those ends the process."""
+        size = self.map.size()  # of the file, now
+        if size < self.needed:
+            what = "the mapped file" if self.name is None else repr(str(self.name))
+            raise ValueError(f"features: {what} has become shorter since it was opened: {size} bytes of {self.needed}")
 
 
 def _read_npy_header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

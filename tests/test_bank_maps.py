@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bank_files import N, features, make
+from bank_files import D, N, features, make
 
+import proto_engine as pe
 from proto_engine.bank import FeatureBank
 
 STATM = Path("/proc/self/statm")
@@ -70,3 +74,50 @@ def test_bank_over_a_copy_on_write_map_keeps_changes(tmp_path: Path) -> None:
     for _ in range(2):
         assert all((rows == 3).all() for _, rows in bank.chunks(max_bytes=500))
         assert (bank.rows(np.arange(N)) == 3).all()
+
+
+def refuse_all(bank: FeatureBank, message: str) -> None:
+    labels = np.zeros(len(bank), dtype=int)
+    reads = (
+        lambda: bank.rows([0]),
+        lambda: next(bank.chunks()),
+        lambda: bank.array,
+        lambda: pe.select_prototypes(bank, labels),
+        lambda: pe.label_evidence(bank, np.arange(len(bank)) % 2),
+    )
+    for read in reads:
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npy-fortran", "safetensors"])
+def test_bank_over_a_file_that_became_shorter_names_it(tmp_path: Path, kind: str) -> None:
+    bank = make(tmp_path, kind, features())
+    (path,) = tmp_path.iterdir()
+    size = path.stat().st_size
+    chunks = bank.chunks(max_bytes=1000)
+    next(chunks)
+    os.truncate(path, size + 1)
+    next(chunks)
+    os.truncate(path, size - 1)  # the last page stays, so that nothing worse happens
+    message = (
+        f"features: {re.escape(repr(str(path)))} has become shorter since it was opened: {size - 1} bytes of {size}"
+    )
+    with pytest.raises(ValueError, match=message):
+        next(chunks)
+    refuse_all(bank, message)
+
+
+def test_bank_over_a_part_of_a_map_that_became_shorter(tmp_path: Path) -> None:
+    np.save(tmp_path / "bank.npy", features(num_samples=2000))
+    bank = FeatureBank(np.asarray(np.load(tmp_path / "bank.npy", mmap_mode="c"))[3:])
+    assert bank.rows([0]).shape == (1, D)
+    os.truncate(tmp_path / "bank.npy", (tmp_path / "bank.npy").stat().st_size - 1)
+    refuse_all(bank, r"bank\.npy' has become shorter")
+    with tempfile.TemporaryFile() as file:  # mapped far into it
+        file.write(bytes(70000) + features().tobytes())
+        file.flush()
+        bank = FeatureBank(np.memmap(file, dtype=np.float32, mode="r", offset=70000, shape=(N, D)))
+        assert bank.rows([0]).shape == (1, D)
+        file.truncate(70000 + N * D * 4 - 1)
+        refuse_all(bank, "the mapped file has become shorter since it was opened: 75599 bytes of 75600")
