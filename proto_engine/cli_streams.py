@@ -45,15 +45,17 @@ def notes_shown(wanted: bool) -> Iterator[None]:
         yield
         return
     logger = logging.getLogger("proto_engine")
-    handler, level = logging.StreamHandler(sys.stderr), logger.level
+    handler, level, propagate = logging.StreamHandler(sys.stderr), logger.level, logger.propagate
     handler.setFormatter(logging.Formatter("proto-engine: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # or the caller's handlers would say it again
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def list_image_folder(root: str | os.PathLike[str], name: str) -> tuple[list[str
 
 def _is_pipe_or_device(path: str) -> bool:
     """Reading one might never end. A link that leads nowhere is an image that cannot be read, like a damaged one."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def folder_files(root: str | os.PathLike[str], name: str) -> list[str]:

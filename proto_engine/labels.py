@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
 from .bank_formats import listed, map_npy
 from .bank_parquet import open_parquet, refuse_repeated
@@ -59,22 +58,9 @@ def read_labels(
         The values are neither integers nor strings.
     """
     file = plain_file(path, "labels")
-    what = f"labels: {str(file)!r}"
-    ending = file.suffix.lower()
-    if ending == ".npy":
-        if column is not None:
-            raise ValueError(f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}")
-        return _from_numpy(file, what)
-    if ending not in (".csv", ".parquet"):
-        raise ValueError(f"labels: wanted a .npy, .csv or .parquet file, got {str(file)!r}")
-    try:
-        name, values = (
-            _from_csv(file, column, what, as_names) if ending == ".csv" else _from_parquet(file, column, what)
-        )
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # CSV in another encoding than UTF-8
-        raise ValueError(f"{what} is damaged or not a {ending} file: {error}") from None
-    _check_order(file, what)
-    return _encode(values, f"{what}, column {name!r}")
+    found = _read(file, column, as_names=as_names)
+    _check_order(file)
+    return found
 
 
 def read_label_pair(
@@ -104,15 +90,15 @@ def read_label_pair(
         What `read_labels` raises; a Parquet file with names in one column and numbers in the other.
     """
     codes, names = read_labels(path, first)
-    has = column_names(path)
+    file, has = Path(path), column_names(path)
     other = next((name for name in second if name in has), second[-1])
-    others, other_names = read_labels(path, other)
+    others, other_names = _read(file, other)
     if (names is None) != (other_names is None):
-        if Path(path).suffix.lower() != ".csv":
+        if file.suffix.lower() != ".csv":
             raise ValueError(f"{what} mixes class names and numbers")
         # Names such as "1" and "two", of which one column only has "1".
-        codes, names = read_labels(path, first, as_names=True)
-        others, other_names = read_labels(path, other, as_names=True)
+        codes, names = _read(file, first, as_names=True)
+        others, other_names = _read(file, other, as_names=True)
     return codes, others, names, other_names
 
 
@@ -150,13 +136,36 @@ def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str
         raise ValueError(f"{what}: columns {listed(list(names))} cannot be read: {error}") from None
 
 
-def _check_order(file: Path, what: str) -> None:
+def _read(file: Path, column: str | None, *, as_names: bool = False) -> tuple[np.ndarray, list[str] | None]:
+    what = f"labels: {str(file)!r}"
+    ending = file.suffix.lower()
+    if ending == ".npy":
+        if column is not None:
+            raise ValueError(f"column: {str(file)!r} is a .npy file, which has no columns, got {column!r}")
+        return _from_numpy(file, what)
+    if ending not in (".csv", ".parquet"):
+        raise ValueError(f"labels: wanted a .npy, .csv or .parquet file, got {str(file)!r}")
+    try:
+        name, values = (
+            _from_csv(file, column, what, as_names) if ending == ".csv" else _from_parquet(file, column, what)
+        )
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # CSV in another encoding than UTF-8
+        raise ValueError(f"{what} is damaged or not a {ending} file: {error}") from None
+    return _encode(values, f"{what}, column {name!r}")
+
+
+def _check_order(file: Path) -> None:
     """A table that `correct` or `apply` wrote must have all rows in their order: somebody may have sorted it."""
-    has = column_names(file)
-    if "index" not in has or not ("given_label" in has or {"label", "changed"} <= set(has)):
+    has = [] if file.suffix.lower() == ".npy" else column_names(file)
+    ours = {"index", "given_label", "suggested_label"} <= set(has) or {"index", "label", "changed"} <= set(has)
+    if not ours:
         return
+    what = f"labels: {str(file)!r}"
     refuse_repeated("index", has, what)
-    index = number_columns(file, ["index"], what)["index"]
+    try:
+        index = number_columns(file, ["index"], what)["index"]
+    except ValueError:
+        return  # of somebody else's
     if not np.array_equal(index, np.arange(len(index))):
         raise ValueError(f"{what}: wanted all rows of the data set in their order, its column 'index' says otherwise")
 

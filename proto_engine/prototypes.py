@@ -116,6 +116,8 @@ class Prototypes:
             The file cannot be read.
         """
         name = os.fspath(plain_file(path, "prototypes"))
+        with open(name, "rb"):
+            pass  # one that may not be read is an OSError with its name, not a missing file
         try:
             with safetensors.safe_open(name, framework="numpy") as file:
                 metadata = file.metadata() or {}

@@ -153,7 +153,6 @@ def test_corrections_cannot_be_changed() -> None:
 
 
 def test_names_with_line_ends_come_back_from_csv(tmp_path):
-
     names = ["cat\r", "a\nb", "a\r\nb", 'say "x"', "plain"]
     labels = np.arange(10) % 5
     found = Corrections(labels, labels[::-1].copy(), np.ones(10), np.ones(10), labels != labels[::-1])

@@ -289,9 +289,11 @@ def test_read_labels_refuses_a_table_of_ours_that_was_sorted(tmp_path: Path, end
             continue
         with pytest.raises(ValueError, match=r"labels: .*wanted all rows of the data set in their order"):
             read_labels(path, columns[0])
-    other = frame[::-1].rename(columns={columns[0]: "class"})  # an index of the user's own
-    (other.to_csv if ending == ".csv" else other.to_parquet)(path, index=False)
-    assert read_labels(path, "class")[0].tolist() == [0, 1, 0]
+    mine = frame[::-1].rename(columns={columns[1]: "mine"})
+    texts = frame[::-1].astype({"index": str}).replace({"index": {"2": "img2"}})
+    for other in (mine, texts):  # an index of the user's own
+        (other.to_csv if ending == ".csv" else other.to_parquet)(path, index=False)
+        assert read_labels(path, columns[0])[0].tolist() == [0, 1, 0]
 
 
 def test_read_labels_takes_an_empty_text_for_a_missing_label_in_every_file(tmp_path: Path) -> None:

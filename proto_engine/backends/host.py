@@ -58,6 +58,8 @@ def _controller() -> ThreadpoolController:
 # Our threads each multiply a tile of their own: the BLAS must not split a product again.
 def _limit_blas(undo: Undo) -> None:
     for library in _controller().lib_controllers:
+        if getattr(library, "threading_layer", None) == "openmp":
+            continue  # then the number is each thread's own, too
         undo.append(functools.partial(_set_threads, library, library.get_num_threads()))
         _set_threads(library, 1)
 

@@ -23,6 +23,7 @@ class ProcessSetting:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._inside: set[object] = set()
+        self._is_set = False
         self._undo: Undo = []
 
     def _leave_others(self) -> None:
@@ -34,13 +35,15 @@ class ProcessSetting:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The setting holds inside; calls may overlap in several Python threads, and be interrupted anywhere."""
+        """The setting holds inside; calls may overlap in several Python threads. Where one is interrupted nothing stays
+        once the exception is gone."""
         ticket = object()
         try:
             with self._lock:
                 self._inside.add(ticket)
-                if len(self._inside) == 1:
+                if not self._is_set:  # the one who came first may have been interrupted
                     self._apply(self._undo)
+                    self._is_set = True
             yield
         finally:
             try:
@@ -54,6 +57,7 @@ class ProcessSetting:
         with self._lock:
             self._inside.discard(ticket)
             if not self._inside:
+                self._is_set = False
                 for action in reversed(self._undo):
                     action()
                 self._undo.clear()

@@ -16,7 +16,7 @@ KAPPA = 1.0  # the anchors weigh as much as the rows do; without them T drifts f
 STEPS_PER_UPDATE = 3  # of T, which moves slowly
 _DAMPING = 1e-6  # of the trace: scores sum to 1, so that with the constant they are linearly dependent
 _TINY = 1e-9  # a class that no row belongs to keeps the anchors' row of T
-_AT_ONCE = 2**21  # probabilities computed at once: a matrix of all rows by classes is never held
+_AT_ONCE = 2**21  # probabilities computed at once: no further matrix of all rows by classes is held
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Course:
 
 
 FREE = Course()
-# As far as 60 and 100 steps of length 1. Chosen, as the hold was, on 30 to 500 Gaussian classes of 20 to 200 rows.
+# From 30 classes on as far as 60 and 100 steps of length 1. Chosen, as the hold was, on 30 to 500 Gaussian classes of
+# 20 to 200 rows.
 HELD = Course(12, 24, 16.0, 1e-4)
 
 

@@ -247,7 +247,7 @@ def test_forked_child_exits_although_the_parent_was_at_work():
 
 
 FEW_THREADS = """
-import resource, sys
+import resource, threading
 import numpy as np
 from proto_engine.backends.cpu import CpuBackend
 x = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
@@ -255,8 +255,15 @@ def density(threads):
     backend = CpuBackend(threads=threads, tile=256)
     return backend.pool(x, backend.squared_norms(x)).density(0.6)
 cutoff, rho = density(1)
-size = int(open("/proc/self/statm").read().split()[0]) * 4096
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + {room} * 2**20,) * 2)
+try:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    assert {room} > 1024
+except RuntimeError:
+    assert {room} < 1024
 again, counts = density(8)
 assert again == cutoff and (counts == rho).all()
 """
