@@ -50,7 +50,11 @@ def run_apply(arguments: argparse.Namespace) -> None:
         raise ValueError("decisions: without a file of decisions only --undecided suggested changes anything")
     if arguments.output is not None:
         _check_output(arguments)
-    codes, start, names = (_given if arguments.undecided == "given" else _given_and_suggested)(arguments)
+    start = None
+    if arguments.undecided == "given":
+        codes, names = _given(arguments)
+    else:
+        codes, start, names = _given_and_suggested(arguments)
     decisions, digest = ([], None) if arguments.decisions is None else read_decisions(arguments.decisions)
     result, new_names = apply_decisions(codes, names, decisions, digest, start)
     before, after = _texts(codes, names), _texts(result, new_names)
@@ -77,14 +81,14 @@ def _check_output(arguments: argparse.Namespace) -> None:
             refuse_loss(path, "--output", folder_files(folder, name))
 
 
-def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, None, list[str] | None]:
+def _given(arguments: argparse.Namespace) -> tuple[np.ndarray, list[str] | None]:
     if os.path.isdir(arguments.labels):
         if arguments.label_column is not None:
             raise ValueError(f"--label-column: {arguments.labels!r} is a folder, which has no columns")
         _, codes, classes = list_image_folder(arguments.labels, "labels")
-        return codes, None, classes
+        return codes, classes
     codes, names = read_labels(arguments.labels, arguments.label_column)
-    return _few_enough(codes), None, names
+    return _few_enough(codes), names
 
 
 def _given_and_suggested(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, list[str] | None]:

@@ -23,9 +23,7 @@ _PARSE = pyarrow.csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=T
 _NUMBER = r"^(-?(0|[1-9][0-9]*)(\.[0-9]*([eE][+-]?[0-9]+)?)?|(?i:nan))$"
 
 
-def read_labels(
-    path: str | os.PathLike[str], column: str | None = None, *, as_names: bool = False
-) -> tuple[np.ndarray, list[str] | None]:
+def read_labels(path: str | os.PathLike[str], column: str | None = None) -> tuple[np.ndarray, list[str] | None]:
     """Read one label per sample.
 
     Parameters
@@ -35,8 +33,6 @@ def read_labels(
     column : str, optional
         The column of a table. By default its only column, or the one called "label", "labels" or
         "given_label".
-    as_names : bool
-        Names for certain, in a ``.csv`` file: numbers are names as they are written there.
 
     Returns
     -------
@@ -58,7 +54,7 @@ def read_labels(
         The values are neither integers nor strings.
     """
     file = plain_file(path, "labels")
-    found = _read(file, column, as_names=as_names)
+    found = _read(file, column)
     _check_order(file)
     return found
 
@@ -137,6 +133,7 @@ def number_columns(path: str | os.PathLike[str], names: Sequence[str], what: str
 
 
 def _read(file: Path, column: str | None, *, as_names: bool = False) -> tuple[np.ndarray, list[str] | None]:
+    """`read_labels` of one column; ``as_names`` takes the numbers of a ``.csv`` file for names, as they stand there."""
     what = f"labels: {str(file)!r}"
     ending = file.suffix.lower()
     if ending == ".npy":

@@ -47,11 +47,7 @@ from numba import cuda  # noqa: E402
 from proto_engine.backends import exact  # noqa: E402
 from proto_engine.backends import numba_cuda as backend_module  # noqa: E402
 from proto_engine.backends import numba_cuda_kernels as kernels  # noqa: E402
-from proto_engine.backends.base import (  # noqa: E402
-    density_order,
-    error_bound,
-    eta_of,
-)
+from proto_engine.backends.base import density_order, error_bound, eta_of  # noqa: E402
 from proto_engine.backends.numba_cuda import NumbaCudaBackend, unavailable_reason  # noqa: E402
 from proto_engine.errors import BackendUnavailable  # noqa: E402
 

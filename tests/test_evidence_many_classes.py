@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 import proto_engine as pe
 from proto_engine.evidence import calibration, maximization
+from proto_engine.evidence import one_slope as one_slope_module
 from proto_engine.evidence.anchors import Clarity
 from proto_engine.evidence.calibration import calibrate, with_constant
 from proto_engine.evidence.maximization import FREE, HELD, Course, expectation_maximization
 from proto_engine.evidence.one_slope import one_slope
-
-one_slope_module = sys.modules[one_slope.__module__]
 
 NOISE = np.array([[0.8, 0.15, 0.05], [0.0, 0.7, 0.3], [0.25, 0.05, 0.7]])
 CONSTANTS = np.array([0.5, -0.5, 0.0])

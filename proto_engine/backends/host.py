@@ -66,12 +66,10 @@ def _limit_blas(undo: Undo) -> None:
 
 def _set_threads(library: Any, number: int) -> None:
     """From any Python thread: threadpoolctl 3.8 keeps all others from it once one has set it."""
-    give_up_control = getattr(library, "clear_controlling_thread", None)
-    if give_up_control is not None:
-        give_up_control(force=True)
+    give_up_control = getattr(library, "clear_controlling_thread", lambda force: None)
+    give_up_control(force=True)
     library.set_num_threads(number)
-    if give_up_control is not None:
-        give_up_control(force=True)
+    give_up_control(force=True)
 
 
 _blas = ProcessSetting(_limit_blas)

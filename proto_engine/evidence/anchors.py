@@ -29,16 +29,16 @@ class Clarity:
     def of(cls, scores: np.ndarray) -> Clarity:
         """From scores, [n, K] with K >= 2."""
         winner, lead = np.empty(len(scores), dtype=np.int64), np.empty(len(scores), dtype=np.float32)
-        for part in score_blocks(scores):
+        for part in score_blocks(*scores.shape):
             best_two = np.partition(scores[part], -2, axis=1)[:, -2:]
             winner[part], lead[part] = scores[part].argmax(axis=1), best_two[:, 1] - best_two[:, 0]
         return cls(winner, lead)
 
 
-def score_blocks(scores: np.ndarray) -> Iterator[slice]:
-    """Slices of rows of [n, K] scores, of a few MB each."""
-    step = max(1, SCORES_AT_ONCE // scores.shape[1])
-    for low in range(0, len(scores), step):
+def score_blocks(num_rows: int, num_classes: int, at_once: int = SCORES_AT_ONCE) -> Iterator[slice]:
+    """Slices of rows of a matrix [n, K], of so many entries each."""
+    step = max(1, at_once // num_classes)
+    for low in range(0, num_rows, step):
         yield slice(low, low + step)
 
 

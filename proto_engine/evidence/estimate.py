@@ -148,7 +148,7 @@ def _weigh(
     clarity = Clarity.of(scores)
     calibration = calibrate(scores, labels, clarity, seed)
     issue, lead, suggested, probability = np.zeros(len(given)), np.zeros(len(given)), given.copy(), np.ones(len(given))
-    for part in score_blocks(scores):
+    for part in score_blocks(*scores.shape):
         rows, known = judged[part], labels[part]
         posterior, careful = calibration.posteriors(scores[part], known)  # [b, K] each
         best, each = posterior.argmax(axis=1), np.arange(len(rows))

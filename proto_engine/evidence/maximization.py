@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
+from .anchors import score_blocks
 from .one_slope import one_slope, softmax
 from .shrinkage import normalized
 
@@ -135,7 +135,7 @@ def _expect(
     gradient = np.zeros_like(weights)
     counts = np.zeros((num_classes, num_classes))  # [y, c]
     log_likelihood = 0.0
-    for part in _blocks(len(labels), num_classes):
+    for part in score_blocks(len(labels), num_classes, _AT_ONCE):
         classes = softmax(inputs[part] @ weights)  # [b, K]
         joint = classes * likelihoods[labels[part]]
         evidence = joint.sum(axis=1, keepdims=True)
@@ -147,12 +147,6 @@ def _expect(
             by_label = sparse.csr_matrix((np.ones(len(rows)), (labels[part], rows)), (num_classes, len(rows)))
             counts += by_label @ posterior
     return _Expected(gradient, log_likelihood, counts.T)
-
-
-def _blocks(num_rows: int, num_classes: int) -> Iterator[slice]:
-    step = max(1, _AT_ONCE // num_classes)
-    for low in range(0, num_rows, step):
-        yield slice(low, min(low + step, num_rows))
 
 
 def _stride(gram: np.ndarray, pull: np.float32, length: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .anchors import score_blocks
 from .shrinkage import normalized
 
 STEPS = 60  # at most
@@ -40,14 +41,13 @@ def one_slope(scores: np.ndarray, labels: np.ndarray, noise: np.ndarray) -> np.n
     num_classes = scores.shape[1]
     likelihoods = noise.T.astype(np.float32)  # [y, c]
     slope, constants = np.float32(_FIRST), np.zeros(num_classes, dtype=np.float32)
-    rows = max(1, _AT_ONCE // num_classes)
     for _ in range(STEPS):
         error, variance = 0.0, 0.0  # of the scores: expected by q less expected by p, and variance under p
         excess, spread = np.zeros(num_classes), np.zeros(num_classes)  # sums of q - p and of p (1 - p)
-        for low in range(0, len(scores), rows):
-            part = scores[low : low + rows]
+        for block in score_blocks(len(scores), num_classes, _AT_ONCE):
+            part = scores[block]
             classes = softmax(slope * part + constants)  # [b, K]
-            posterior = normalized(classes * likelihoods[labels[low : low + rows]])
+            posterior = normalized(classes * likelihoods[labels[block]])
             mean = np.einsum("ij,ij->i", classes, part)
             variance += float((np.einsum("ij,ij,ij->i", classes, part, part) - mean**2).sum(dtype=np.float64))
             error += float((np.einsum("ij,ij->i", posterior, part) - mean).sum(dtype=np.float64))
